@@ -1,0 +1,1 @@
+//! eleven cache

@@ -1,0 +1,2 @@
+//! eleven
+fn main() {}

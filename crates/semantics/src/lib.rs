@@ -1,0 +1,19 @@
+//! HTTP semantics (RFC 9110) and caching rules (RFC 9111) as vocabulary and pure functions.
+//!
+//! Nothing here does I/O, reads a clock, or logs: time comes in as an argument, decisions go out as values
+//! with reasons. What a message *looks like* on a connection is the business of `eleven-messaging`.
+
+pub mod fields;
+pub mod grammar;
+pub mod method;
+pub mod names;
+pub mod status;
+pub mod target;
+pub mod version;
+
+pub use fields::{Field, Fields, InvalidField};
+pub use method::Method;
+pub use names::Known;
+pub use status::Status;
+pub use target::RequestTarget;
+pub use version::Version;
