@@ -1,1 +1,7 @@
-//! eleven server
+//! Origin server, proxy and application host: the roles of RFC 9110 §3 that answer requests.
+
+pub mod access_log;
+pub mod record;
+
+pub use access_log::AccessLog;
+pub use record::Record;

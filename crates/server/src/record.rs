@@ -1,0 +1,90 @@
+//! Everything known of one exchange once it is over: who asked for what, what was answered, how long it took,
+//! how many octets went each way, and why it was refused or the connection closed. The access log, the metrics and the
+//! status page all read this one value. It borrows; whoever keeps it longer than the exchange copies what it needs.
+
+use eleven_semantics::{Fields, Version};
+use std::net::IpAddr;
+
+/// One exchange: a request and its final response.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    /// When the request's head was complete, in milliseconds since 1970 UTC.
+    pub time_unix_ms: i64,
+    /// The client: the peer, or whom trusted proxies say they speak for. `None` on Unix sockets.
+    pub client: Option<IpAddr>,
+    /// The authenticated user, if the exchange had one.
+    pub user: Option<&'a [u8]>,
+    /// Method as received; empty if no request line could be read.
+    pub method: &'a [u8],
+    /// Request target as received.
+    pub target: &'a [u8],
+    /// Version of the request.
+    pub version: Version,
+    /// Host the request was for, as received.
+    pub host: &'a [u8],
+    /// Name of the site that answered; empty for none.
+    pub site: &'a str,
+    /// Kind of handler that answered (`files`, `proxy`, …); empty if none was reached.
+    pub handler: &'a str,
+    /// Field section of the request, if it is still at hand.
+    pub request_fields: Option<&'a Fields>,
+    /// Field section of the response, if it is still at hand.
+    pub response_fields: Option<&'a Fields>,
+    /// Final status code; 0 if none was sent.
+    pub status: u16,
+    /// Octets of response content sent.
+    pub content_bytes: u64,
+    /// All octets sent for the exchange, head and framing included.
+    pub sent_bytes: u64,
+    /// All octets received for the exchange.
+    pub received_bytes: u64,
+    /// From the complete head to the last octet handed to the kernel, in microseconds.
+    pub duration_us: u64,
+    /// From the complete head to the first octet of the response, in microseconds.
+    pub first_octet_us: u64,
+    /// Number of the connection within this process.
+    pub connection: u64,
+    /// How many requests came before on this connection.
+    pub requests_before: u32,
+    /// Why the connection closes after this exchange; `None` if it persists.
+    pub closed: Option<&'static str>,
+    /// Why the request was refused or its response cut short; `None` if all went as asked.
+    pub refused: Option<&'static str>,
+    /// Verdict of the cache (`hit`, `miss`, `bypass`, …); empty where none was asked.
+    pub cache: &'a str,
+    /// The server that a gateway asked; empty for none.
+    pub upstream: &'a str,
+    /// Request id, if one was given or made.
+    pub request_id: &'a [u8],
+}
+
+impl Default for Record<'_> {
+    fn default() -> Self {
+        Record {
+            time_unix_ms: 0,
+            client: None,
+            user: None,
+            method: b"",
+            target: b"",
+            version: Version::Http11,
+            host: b"",
+            site: "",
+            handler: "",
+            request_fields: None,
+            response_fields: None,
+            status: 0,
+            content_bytes: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+            duration_us: 0,
+            first_octet_us: 0,
+            connection: 0,
+            requests_before: 0,
+            closed: None,
+            refused: None,
+            cache: "",
+            upstream: "",
+            request_id: b"",
+        }
+    }
+}
