@@ -1,1 +1,15 @@
-//! eleven net
+//! Everything that waits: sockets, TLS, names, files, time. Knows no HTTP and does not know
+//! `eleven-messaging`; the two meet in `server/session.rs` and `client/exchange.rs` only.
+//!
+//! One operating-system thread per worker, each with a current-thread tokio runtime: futures here need not be
+//! `Send`, and nothing takes a lock on the way of a byte.
+
+pub mod clock;
+pub mod memory;
+pub mod pipe;
+pub mod stream;
+pub mod tls;
+
+pub use memory::MemoryStream;
+pub use pipe::{PipeReader, PipeWriter, pipe};
+pub use stream::{PeerAddr, Stream};
