@@ -3,12 +3,17 @@
 //! Nothing here does I/O, reads a clock, or logs: time comes in as an argument, decisions go out as values
 //! with reasons. What a message *looks like* on a connection is the business of `eleven-messaging`.
 
+pub mod conditional;
+pub mod date;
+pub mod expect;
 pub mod fields;
 pub mod grammar;
 pub mod method;
 pub mod names;
+pub mod range;
 pub mod status;
 pub mod target;
+pub mod validator;
 pub mod version;
 
 pub use fields::{Field, Fields, InvalidField};
