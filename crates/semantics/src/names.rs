@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    /// 9110-7.6.1-R1 and 9110-6.5.1: everything that frames, routes or authenticates stays out of trailers.
+    /// RFC 9110 §6.5.1: everything that frames, routes or authenticates stays out of trailers.
     #[test]
     fn trailers_refuse_what_frames_routes_or_authenticates() {
         for name in [

@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    /// 9110-15.1-R1: the list of heuristically cacheable codes.
+    /// RFC 9110 §15.1: the list of heuristically cacheable codes.
     #[test]
     fn heuristically_cacheable_codes() {
         let codes: Vec<u16> =
