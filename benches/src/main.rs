@@ -1,2 +1,3 @@
-//! benches
+//! Side-by-side runs against peers.
+
 fn main() {}
