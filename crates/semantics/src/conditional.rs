@@ -211,8 +211,11 @@ mod tests {
     use Condition::{IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince};
     use Verdict::{Failed, NotModified, Proceed};
 
+    /// Fields, the verdict for GET and HEAD, the verdict for everything else.
+    type Row<'a> = (&'a [(&'a str, &'a str)], Verdict, Verdict);
+
     #[track_caller]
-    fn check(rows: &[(&[(&str, &str)], Verdict, Verdict)], validators: &Validators<'_>) {
+    fn check(rows: &[Row<'_>], validators: &Validators<'_>) {
         for (lines, get, put) in rows {
             let fields = fields(lines);
             for (method, expected) in [
@@ -230,7 +233,7 @@ mod tests {
     /// 9110-13.1.1-01, 9110-13.1.2-01, 9110-13.1.2-04, 9110-13.1.3-05, 9110-13.1.4-05.
     #[test]
     fn each_condition_alone() {
-        let rows: &[(&[(&str, &str)], Verdict, Verdict)] = &[
+        let rows: &[Row<'_>] = &[
             (&[], Proceed, Proceed),
             (&[("If-Match", "*")], Proceed, Proceed),
             (&[("If-Match", "\"a\"")], Proceed, Proceed),
@@ -262,7 +265,7 @@ mod tests {
     /// 9110-13.2.2-01a to 9110-13.2.2-01d, 9110-13.1.3-01, 9110-13.1.4-01: who goes first, and who is ignored.
     #[test]
     fn precedence() {
-        let rows: &[(&[(&str, &str)], Verdict, Verdict)] = &[
+        let rows: &[Row<'_>] = &[
             (&[("If-Match", "\"a\""), ("If-Unmodified-Since", "@1")], Proceed, Proceed),
             (&[("If-Match", "\"b\""), ("If-Unmodified-Since", "@9000")], Failed(IfMatch), Failed(IfMatch)),
             (&[("If-None-Match", "\"b\""), ("If-Modified-Since", "@9000")], Proceed, Proceed),
@@ -295,7 +298,7 @@ mod tests {
     /// 9110-13.1.3-02, 9110-13.1.3-03, 9110-13.1.4-02, 9110-13.1.4-03; fault G16.
     #[test]
     fn what_is_ignored() {
-        let rows: &[(&[(&str, &str)], Verdict, Verdict)] = &[
+        let rows: &[Row<'_>] = &[
             (&[("If-Modified-Since", "yesterday")], Proceed, Proceed),
             (&[("If-Modified-Since", "")], Proceed, Proceed),
             (&[("If-Modified-Since", "@9000"), ("If-Modified-Since", "@9000")], Proceed, Proceed),
@@ -318,7 +321,7 @@ mod tests {
     /// Without a representation: `If-None-Match: *` makes PUT a creation, `If-Match` refuses it.
     #[test]
     fn nothing_there() {
-        let rows: &[(&[(&str, &str)], Verdict, Verdict)] = &[
+        let rows: &[Row<'_>] = &[
             (&[("If-None-Match", "*")], Proceed, Proceed),
             (&[("If-None-Match", "\"a\"")], Proceed, Proceed),
             (&[("If-Match", "*")], Failed(IfMatch), Failed(IfMatch)),
@@ -332,7 +335,7 @@ mod tests {
     #[test]
     fn a_weak_representation() {
         let weak = Validators { etag: EntityTag::parse(b"W/\"a\""), ..strong() };
-        let rows: &[(&[(&str, &str)], Verdict, Verdict)] = &[
+        let rows: &[Row<'_>] = &[
             (&[("If-Match", "\"a\"")], Failed(IfMatch), Failed(IfMatch)),
             (&[("If-Match", "W/\"a\"")], Failed(IfMatch), Failed(IfMatch)),
             (&[("If-Match", "*")], Proceed, Proceed),
