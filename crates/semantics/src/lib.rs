@@ -3,8 +3,12 @@
 //! Nothing here does I/O, reads a clock, or logs: time comes in as an argument, decisions go out as values
 //! with reasons. What a message *looks like* on a connection is the business of `eleven-messaging`.
 
+pub mod auth;
 pub mod conditional;
+pub mod content_disposition;
+pub mod cookie;
 pub mod date;
+pub mod digest_fields;
 pub mod expect;
 pub mod fields;
 pub mod grammar;
@@ -13,8 +17,10 @@ pub mod method;
 pub mod names;
 pub mod negotiation;
 pub mod range;
+pub mod redirect;
 pub mod status;
 pub mod target;
+pub mod uri;
 pub mod validator;
 pub mod version;
 
