@@ -2,6 +2,8 @@
 
 pub mod access_log;
 pub mod record;
+pub mod route;
+pub mod site;
 
 pub use access_log::AccessLog;
 pub use record::Record;
