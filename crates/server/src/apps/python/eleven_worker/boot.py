@@ -1,0 +1,162 @@
+"""Starts a worker: takes the settings from the queue socket, imports the application, says that it is ready,
+and hands over to the WSGI or the ASGI side.
+
+An application that does not import is told to the server with its traceback; the process then ends, or in
+development waits for a file to change.
+"""
+
+import gc
+import importlib
+import inspect
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+
+from . import wire
+
+
+class Unusable(Exception):
+    """The application reference is wrong, said in one sentence."""
+
+
+def load(reference, factory):
+    """The object that `MODULE:ATTR` names. ATTR may be dotted, may be a call without arguments (`make()`),
+    and is `application` or `app` when left out."""
+    module_name, _, attribute = reference.partition(":")
+    call = factory
+    if attribute.endswith("()"):
+        attribute, call = attribute[:-2], True
+    module = importlib.import_module(module_name)
+    if attribute:
+        target = module
+        for part in attribute.split("."):
+            try:
+                target = getattr(target, part)
+            except AttributeError:
+                raise Unusable(
+                    "module %r has no attribute %r (looked for %r)" % (module_name, part, reference)
+                ) from None
+    else:
+        target = getattr(module, "application", None) or getattr(module, "app", None)
+        if target is None:
+            raise Unusable(
+                "module %r has neither 'application' nor 'app'; write MODULE:ATTR" % module_name
+            )
+    if call:
+        target = target()
+    if not callable(target):
+        raise Unusable("%r is a %s, not callable" % (reference, type(target).__name__))
+    return target
+
+
+def interface_of(application):
+    """`asgi` for a coroutine function or an object whose `__call__` is one, else `wsgi`."""
+    call = application
+    while hasattr(call, "func"):
+        call = call.func
+    if inspect.iscoroutinefunction(call):
+        return "asgi"
+    if not inspect.isfunction(call) and not inspect.isclass(call):
+        if inspect.iscoroutinefunction(getattr(call, "__call__", None)):
+            return "asgi"
+    return "wsgi"
+
+
+def own_frames_removed(error):
+    """The traceback without the frames of this package and of importlib, which tell the reader nothing."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    frames = error.__traceback__
+    while frames is not None:
+        name = frames.tb_frame.f_code.co_filename
+        if not (name.startswith(here) or name.startswith("<frozen importlib") or "importlib" in name):
+            break
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+
+
+def main():
+    # The terminal and the service manager signal the whole group; the server decides when a worker ends, by
+    # closing the queue socket.
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    queue = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    first = queue.recv(wire.MESSAGE_BYTES_MAX)
+    if not first:
+        return
+    serve(queue, wire.Settings(json.loads(first)))
+
+
+def serve(queue, settings):
+    responders = [
+        wire.connect(settings, thread, wire.HELLO_RESPONSES) for thread in range(len(settings.sockets))
+    ]
+    control = responders[0]
+    watcher = None
+    if settings.watch:
+        from . import watch
+
+        watcher = watch.Watcher(settings.directory or os.getcwd())
+    try:
+        if settings.directory:
+            os.chdir(settings.directory)
+        sys.path[:0] = [*settings.python_path, os.getcwd()]
+        application = load(settings.application, settings.factory)
+        interface = settings.interface
+        if interface == "auto":
+            interface = interface_of(application)
+        if interface == "asgi":
+            from . import asgi as side
+        else:
+            from . import wsgi as side
+    except BaseException as error:
+        if isinstance(error, Unusable):
+            text = str(error)
+        else:
+            text = own_frames_removed(error)
+        broken(settings, control, text)
+        if watcher:
+            watcher.add_from(error)
+            watcher.run(lambda path: changed(control, path))
+        # The server closes the queue when it has seen this.
+        while queue.recv(1):
+            pass
+        return
+
+    def ready():
+        if watcher:
+            watcher.start(lambda path: changed(control, path))
+        text = json.dumps(
+            {
+                "version": wire.VERSION,
+                "interface": interface,
+                "pid": os.getpid(),
+                "python": "%s %d.%d.%d" % ((sys.implementation.name,) + sys.version_info[:3]),
+            }
+        )
+        control.sendall(wire.frame(0, wire.READY, 0, text.encode()))
+
+    # What is loaded now lives as long as the process: keep the collector away from it.
+    gc.collect()
+    gc.freeze()
+    side.run(queue, responders, application, settings, ready, lambda text: broken(settings, control, text))
+
+
+def broken(settings, control, text):
+    wire.report("eleven: the application %r did not start\n%s" % (settings.application, text))
+    try:
+        control.sendall(wire.frame(0, wire.BROKEN, 0, text.encode("utf-8", "backslashreplace")[:60000]))
+    except OSError:
+        pass
+
+
+def changed(control, path):
+    try:
+        control.sendall(wire.frame(0, wire.CHANGED, 0, path.encode("utf-8", "surrogateescape")))
+    except OSError:
+        os._exit(0)
