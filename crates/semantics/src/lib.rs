@@ -19,6 +19,7 @@ pub mod negotiation;
 pub mod range;
 pub mod redirect;
 pub mod status;
+pub mod structured;
 pub mod target;
 pub mod uri;
 pub mod validator;
