@@ -4,6 +4,7 @@
 //! with reasons. What a message *looks like* on a connection is the business of `eleven-messaging`.
 
 pub mod auth;
+pub mod caching;
 pub mod conditional;
 pub mod content_disposition;
 pub mod cookie;
