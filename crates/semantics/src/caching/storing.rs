@@ -304,7 +304,8 @@ fn is_stored(field: &crate::fields::Field<'_>, directives: &ResponseDirectives, 
     let named = |names: &[Box<[u8]>]| names.iter().any(|name| field.name.eq_ignore_ascii_case(name));
     // 9111-5.2.2.7-03a: a shared cache keeps them out; 9111-5.2.2.4-02: no cache may send them unvalidated,
     // so they are not kept either (a 304 brings them again).
-    !named(directives.no_cache.names()) && !(shared && named(directives.private.names()))
+    let excluded = named(directives.no_cache.names()) || (shared && named(directives.private.names()));
+    !excluded
 }
 
 #[cfg(test)]
