@@ -1,0 +1,255 @@
+//! The loads: `wrk` for requests by the second, and our own for large files, held connections and slow heads.
+//! Each gives numbers and fails on any answer that is not the expected one; none judges the numbers.
+
+use crate::process::{LOAD_CORE, Program};
+use eleven_testkit::reader::Reader;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::net::RecvFlags;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a run of `wrk` showed.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// Requests answered in a second.
+    pub requests_per_s: f64,
+    /// CPU time of the measured program for a request.
+    pub cpu_us: f64,
+}
+
+/// How `wrk` asks.
+#[derive(Debug, Clone)]
+pub struct Asking<'a> {
+    /// Request target.
+    pub path: &'a str,
+    /// Connections held at a time.
+    pub connections: u32,
+    /// Field lines besides Host.
+    pub fields: &'a [&'a str],
+    /// A script for wrk, for pipelining.
+    pub script: Option<&'a Path>,
+    /// Length of the run.
+    pub seconds: u32,
+}
+
+/// One run of wrk against `program`.
+///
+/// # Errors
+/// When wrk cannot run, or any answer is an error.
+pub fn wrk(program: &Program, asking: &Asking) -> Result<Rate, String> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", LOAD_CORE, "wrk", "-t1", "-c", &asking.connections.to_string()]);
+    command.args(["-d", &format!("{}s", asking.seconds)]);
+    for field in asking.fields {
+        command.args(["-H", field]);
+    }
+    if let Some(script) = asking.script {
+        command.arg("-s").arg(script);
+    }
+    command.arg(format!("http://{}{}", program.address(), asking.path));
+    let before = program.cpu_s();
+    let started = Instant::now();
+    let out = command.output().map_err(|e| format!("cannot run wrk: {e}"))?;
+    let (cpu_s, wall_s) = (program.cpu_s() - before, started.elapsed().as_secs_f64());
+    let text = String::from_utf8_lossy(&out.stdout);
+    let requests = text
+        .lines()
+        .find_map(|line| line.split_once(" requests in "))
+        .and_then(|(count, _)| count.trim().parse::<f64>().ok())
+        .filter(|count| *count > 0.0)
+        .ok_or_else(|| format!("{}: wrk counted nothing: {text}", program.name))?;
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        return Err(format!("{}: wrk saw errors: {text}", program.name));
+    }
+    Ok(Rate { requests_per_s: requests / wall_s, cpu_us: cpu_s * 1e6 / requests })
+}
+
+/// Fetches `path` once and checks status and length.
+///
+/// # Errors
+/// When the answer is not a 200 of `body_bytes`.
+pub fn check(program: &Program, path: &str, body_bytes: usize) -> Result<(), String> {
+    let mut reader = Reader::new(connect(program)?);
+    ask(reader.get_mut(), path)?;
+    let response = reader.response("GET")?;
+    if response.status != 200 || response.body.len() != body_bytes {
+        let got = (response.status, response.body.len());
+        return Err(format!("{} answers {path} with {got:?}, not 200 and {body_bytes} octets", program.name));
+    }
+    Ok(())
+}
+
+/// Reads `path` of `body_bytes` `times` on one connection without copying it out of the kernel; returns the
+/// program's CPU seconds for a GiB, and the GiB read in a second.
+///
+/// # Errors
+/// When an answer is cut short or not a 200.
+pub fn large_file(program: &Program, path: &str, body_bytes: u64, times: u32) -> Result<(f64, f64), String> {
+    let mut stream = connect(program)?;
+    let (before, started) = (program.cpu_s(), Instant::now());
+    for _ in 0..times {
+        ask(&mut stream, path)?;
+        skip_head(&mut stream)?;
+        discard(&stream, body_bytes)?;
+    }
+    let gib = (body_bytes * u64::from(times)) as f64 / f64::from(1u32 << 30);
+    Ok(((program.cpu_s() - before) / gib, gib / started.elapsed().as_secs_f64()))
+}
+
+/// Octet by octet, so that nothing of the body is taken; heads are short.
+fn skip_head(stream: &mut TcpStream) -> Result<(), String> {
+    let mut head = Vec::new();
+    let mut octet = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut octet).map_err(|e| format!("no head: {e}"))?;
+        head.push(octet[0]);
+    }
+    if head.starts_with(b"HTTP/1.1 200 ") { Ok(()) } else { Err(eleven_testkit::text::escape(&head)) }
+}
+
+fn discard(stream: &TcpStream, mut len: u64) -> Result<(), String> {
+    let mut room = vec![0; 1 << 20];
+    while len > 0 {
+        let wanted = len.min(room.len() as u64) as usize;
+        // TRUNC on a TCP socket drops the octets instead of copying them.
+        let (_, got) = rustix::net::recv(stream, &mut room[..wanted], RecvFlags::TRUNC)
+            .map_err(|e| format!("read: {e}"))?;
+        if got == 0 {
+            return Err(format!("the body ended {len} octets early"));
+        }
+        len -= got as u64;
+    }
+    Ok(())
+}
+
+/// Resident octets that the program grows by for each of `count` connections that have had one answer and
+/// are idle.
+///
+/// # Errors
+/// When a connection is refused or answered wrongly.
+pub fn idle_connections(program: &Program, path: &str, count: usize) -> Result<f64, String> {
+    // What the first connections allocate once is not the price of a connection.
+    let _few = hold(program, path, 100)?;
+    let before = program.resident_bytes();
+    let held = hold(program, path, count)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let after = program.resident_bytes();
+    drop(held);
+    Ok((after as f64 - before as f64) / count as f64)
+}
+
+fn hold(program: &Program, path: &str, count: usize) -> Result<Vec<Reader<TcpStream>>, String> {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut reader = Reader::new(connect(program)?);
+        ask(reader.get_mut(), path)?;
+        if reader.response("GET")?.status != 200 {
+            return Err(format!("{}: not a 200", program.name));
+        }
+        held.push(reader);
+    }
+    Ok(held)
+}
+
+/// The 99th percentile of honest requests, each on a new connection, in milliseconds: unloaded, and while
+/// `count` connections send one octet of a head each second.
+///
+/// # Errors
+/// When an honest request is refused or fails.
+pub fn slow_heads(program: &Program, path: &str, count: usize, honest: usize) -> Result<(f64, f64), String> {
+    let unloaded = honest_p99_ms(program, path, honest)?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ready = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let attack = scope.spawn(|| drip(program, count, &ready, &stop));
+        ready.wait();
+        let loaded = honest_p99_ms(program, path, honest);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        attack.join().map_err(|_| "the attacking thread panicked".to_owned())??;
+        Ok((unloaded, loaded?))
+    })
+}
+
+fn honest_p99_ms(program: &Program, path: &str, count: usize) -> Result<f64, String> {
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let started = Instant::now();
+        let mut reader = Reader::new(connect(program)?);
+        ask(reader.get_mut(), path)?;
+        if reader.response("GET")?.status != 200 {
+            return Err(format!("{}: an honest request was refused", program.name));
+        }
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[count * 99 / 100])
+}
+
+/// Keeps `count` connections dripping, and opens a new one for each that the server closes.
+fn drip(
+    program: &Program,
+    count: usize,
+    ready: &std::sync::Barrier,
+    stop: &std::sync::atomic::AtomicBool,
+) -> Result<(), String> {
+    let head: Vec<u8> = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "a".repeat(4000)).into_bytes();
+    let text_of = |e: rustix::io::Errno| e.to_string();
+    let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(text_of)?;
+    let mut dripping: Vec<Option<(TcpStream, usize)>> = Vec::with_capacity(count);
+    let open = |at: usize| -> Result<Option<(TcpStream, usize)>, String> {
+        let Ok(stream) = connect(program) else { return Ok(None) };
+        stream.set_nonblocking(true).map_err(|e| e.to_string())?;
+        let data = EventData::new_u64(at as u64);
+        epoll::add(&epoll, &stream, data, EventFlags::RDHUP | EventFlags::HUP).map_err(text_of)?;
+        Ok(Some((stream, 0)))
+    };
+    for at in 0..count {
+        dripping.push(open(at)?);
+    }
+    ready.wait();
+    let mut events = Vec::with_capacity(1024);
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        let second = Instant::now();
+        // In slices, so that the octets of all connections are spread over the second.
+        for (slice, part) in (0..count).collect::<Vec<_>>().chunks(count.div_ceil(50)).enumerate() {
+            events.clear();
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&now)).map_err(text_of)?;
+            for event in &events {
+                let at = event.data.u64() as usize;
+                dripping[at] = None;
+                dripping[at] = open(at)?;
+            }
+            for &at in part {
+                if let Some((stream, sent)) = &mut dripping[at] {
+                    let octet = *sent % head.len();
+                    *sent += usize::from(stream.write(&head[octet..=octet]).is_ok());
+                } else {
+                    dripping[at] = open(at)?;
+                }
+            }
+            if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                return Ok(());
+            }
+            let due = Duration::from_millis(20 * (slice as u64 + 1));
+            std::thread::sleep(due.saturating_sub(second.elapsed()));
+        }
+    }
+    Ok(())
+}
+
+fn connect(program: &Program) -> Result<TcpStream, String> {
+    let stream =
+        TcpStream::connect(program.address()).map_err(|e| format!("{}: connect: {e}", program.name))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(|e| e.to_string())?;
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    Ok(stream)
+}
+
+fn ask(stream: &mut TcpStream, path: &str) -> Result<(), String> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|e| format!("write: {e}"))
+}
