@@ -1,1 +1,16 @@
-//! eleven client
+//! The user agent: connections and their pool, exchanges, redirections, cookies, credentials, content decoding,
+//! and downloads that are right or are not there.
+//!
+//! Only `exchange.rs` names both a stream and a connection machine. Everything that can be decided without a
+//! connection (which cookie, which proxy, which segment next) is in files of its own and takes time as an
+//! argument.
+
+pub mod credentials;
+pub mod decode;
+pub mod error;
+pub mod jar;
+pub mod journal;
+pub mod proxies;
+pub mod segments;
+
+pub use error::{Cause, Failure, Phase, RetrySafety};
