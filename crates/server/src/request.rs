@@ -1,0 +1,141 @@
+//! A request as handlers see it: the head, the content as it comes in, and who sent it. What the connection
+//! needs to know (framing, persistence) was settled below and is not here.
+
+use crate::response::InterimSender;
+use bytes::Bytes;
+use eleven_messaging::RequestHead;
+use eleven_net::pipe::PipeReader;
+use eleven_semantics::Fields;
+use eleven_semantics::names::Known;
+use eleven_semantics::target::{self, Authority, Form, InvalidPath, Scheme};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+/// Who is at the other end of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The address of the client, unless it came over a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// The scheme of the connection: `https` over TLS.
+    pub scheme: Scheme,
+    /// The port of the listener, for the target URI where no other is named; 0 if unknown.
+    pub local_port: u16,
+}
+
+impl Peer {
+    /// The address without the port.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip().to_canonical())
+    }
+}
+
+/// The content of a request.
+#[derive(Debug, Default)]
+pub enum RequestContent {
+    /// None.
+    #[default]
+    Empty,
+    /// All of it, already received, with its trailer section.
+    Whole(Bytes, Option<Box<Fields>>),
+    /// On its way. The client is told `100 Continue` when the pipe is first read and not before.
+    Pipe(ContentReader),
+}
+
+/// Content that flows, ending with a trailer section or cut off with a reason.
+pub type ContentReader = PipeReader<Option<Box<Fields>>>;
+
+/// A request on its way through the server. Keeps its memory from one to the next where it is not taken.
+#[derive(Debug)]
+pub struct Request {
+    /// Method, target, version and fields.
+    pub head: RequestHead,
+    /// The content.
+    pub content: RequestContent,
+    /// The length of the content, where the head told it.
+    pub content_length: Option<u64>,
+    /// Who sent it.
+    pub peer: Rc<Peer>,
+    /// The way to send interim responses (103 and others) before the final one. `None` on the fast path, where
+    /// the response is expected at once: a handler that wants it answers [`Handled::Later`].
+    ///
+    /// [`Handled::Later`]: crate::handler::Handled::Later
+    pub interim: Option<InterimSender>,
+    path: Vec<u8>,
+    path_state: PathState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PathState {
+    Unknown,
+    Known,
+    Invalid(InvalidPath),
+}
+
+impl Request {
+    /// An empty request from this peer, to be filled.
+    pub fn new(peer: Rc<Peer>) -> Request {
+        Request {
+            head: RequestHead::default(),
+            content: RequestContent::Empty,
+            content_length: Some(0),
+            peer,
+            interim: None,
+            path: Vec::new(),
+            path_state: PathState::Unknown,
+        }
+    }
+
+    /// Forgets what was derived from the last head, keeping the memory. To be called for each new head.
+    pub fn renew(&mut self) {
+        self.content = RequestContent::Empty;
+        self.content_length = self.head.framing.content_length();
+        self.interim = None;
+        self.path_state = PathState::Unknown;
+    }
+
+    /// Moves the request out, leaving an empty one of the same peer.
+    pub fn take(&mut self) -> Request {
+        let peer = self.peer.clone();
+        std::mem::replace(self, Request::new(peer))
+    }
+
+    /// The canonical path: decoded once, dots resolved. Computed on first use.
+    ///
+    /// # Errors
+    /// If the path names nothing that could be looked up.
+    pub fn path(&mut self) -> Result<&[u8], InvalidPath> {
+        if self.path_state == PathState::Unknown {
+            let result = target::canonical_path_into(self.head.target.path(), &mut self.path);
+            self.path_state = result.map_or_else(PathState::Invalid, |()| PathState::Known);
+        }
+        match self.path_state {
+            PathState::Invalid(why) => Err(why),
+            _ => Ok(&self.path),
+        }
+    }
+
+    /// Replaces the canonical path (rewrites). It must be canonical.
+    pub fn set_path(&mut self, path: &[u8]) {
+        self.path.clear();
+        self.path.extend_from_slice(path);
+        self.path_state = PathState::Known;
+    }
+
+    /// The authority the request is for: of an absolute target, else of Host (9112-3.2.2-05). Empty if neither
+    /// names one. It was checked when the head was read.
+    pub fn authority(&self) -> Authority<'_> {
+        const NONE: Authority<'static> = Authority { host: b"", port: None };
+        let text = self.head.target.authority().or_else(|| self.head.fields.get(Known::Host));
+        text.and_then(|text| Authority::parse(text).ok()).unwrap_or(NONE)
+    }
+
+    /// The scheme of the target URI: of the connection, which an absolute target cannot change (fault H08).
+    pub fn scheme(&self) -> Scheme {
+        self.peer.scheme
+    }
+
+    /// Whether the target is of absolute form.
+    pub fn is_absolute(&self) -> bool {
+        matches!(self.head.target.form(), Form::Absolute(_))
+    }
+}
