@@ -5,6 +5,7 @@
 //! `Send`, and nothing takes a lock on the way of a byte.
 
 pub mod clock;
+pub mod ledger;
 pub mod memory;
 pub mod pipe;
 pub mod stream;

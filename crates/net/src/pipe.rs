@@ -98,6 +98,8 @@ struct Shared<T> {
     reader_gone: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// A writer that wants to know when the reader first waits.
+    wanted: Option<Waker>,
 }
 
 impl<T> Shared<T> {
@@ -144,6 +146,7 @@ pub fn pipe<T>(capacity_bytes: usize) -> (PipeWriter<T>, PipeReader<T>) {
         reader_gone: false,
         reader: None,
         writer: None,
+        wanted: None,
     }));
     (PipeWriter(Rc::clone(&shared)), PipeReader(shared))
 }
@@ -228,6 +231,17 @@ impl<T> PipeWriter<T> {
         Poll::Pending
     }
 
+    /// Ready when the reader waits for content that is not there: only now is it worth asking the sender for
+    /// any (`100 Continue`).
+    pub fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut shared = self.0.borrow_mut();
+        if shared.reader.is_some() && shared.queue.is_empty() {
+            return Poll::Ready(());
+        }
+        store(&mut shared.wanted, cx);
+        Poll::Pending
+    }
+
     /// Bytes of content that were pushed and not yet read.
     pub fn buffered_bytes(&self) -> usize {
         self.0.borrow().content_bytes
@@ -266,7 +280,9 @@ impl<T> PipeReader<T> {
         match self.try_next() {
             Some(next) => Poll::Ready(next),
             None => {
-                store(&mut self.0.borrow_mut().reader, cx);
+                let mut shared = self.0.borrow_mut();
+                store(&mut shared.reader, cx);
+                wake(&mut shared.wanted);
                 Poll::Pending
             }
         }
@@ -405,6 +421,18 @@ mod tests {
         assert_eq!(w.poll_ready(&mut cx), Poll::Ready(Err(ReaderGone)));
         assert_eq!(w.push(&mut Bytes::from_static(b"y")), Err(ReaderGone));
         assert_eq!(w.buffered_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_writer_learns_that_content_is_wanted() {
+        let (mut writer, mut reader) = pipe::<()>(1000);
+        let first = poll_fn(|cx| Poll::Ready(writer.poll_wanted(cx).is_ready())).await;
+        assert!(!first, "nobody has asked yet");
+        let (next, ()) = tokio::join!(reader.next(), async {
+            poll_fn(|cx| writer.poll_wanted(cx)).await;
+            writer.push(&mut Bytes::from_static(b"x")).unwrap();
+        });
+        assert_eq!(next, Next::Data(Bytes::from_static(b"x")));
     }
 
     #[tokio::test(flavor = "local")]

@@ -1,7 +1,11 @@
 //! Origin server, proxy and application host: the roles of RFC 9110 §3 that answer requests.
 
 pub mod access_log;
+pub mod echo;
+pub mod handler;
 pub mod record;
+pub mod request;
+pub mod response;
 pub mod route;
 pub mod site;
 

@@ -55,11 +55,7 @@ pub struct Request {
     pub content_length: Option<u64>,
     /// Who sent it.
     pub peer: Rc<Peer>,
-    /// The way to send interim responses (103 and others) before the final one. `None` on the fast path, where
-    /// the response is expected at once: a handler that wants it answers [`Handled::Later`].
-    ///
-    /// [`Handled::Later`]: crate::handler::Handled::Later
-    pub interim: Option<InterimSender>,
+    interim: Option<InterimSender>,
     path: Vec<u8>,
     path_state: PathState,
 }
@@ -93,10 +89,22 @@ impl Request {
         self.path_state = PathState::Unknown;
     }
 
-    /// Moves the request out, leaving an empty one of the same peer.
+    /// Moves the request out, leaving an empty one of the same peer that sends interim responses to the same
+    /// place.
     pub fn take(&mut self) -> Request {
-        let peer = self.peer.clone();
-        std::mem::replace(self, Request::new(peer))
+        let mut left = Request::new(self.peer.clone());
+        left.interim = Some(self.interim());
+        std::mem::replace(self, left)
+    }
+
+    /// The way to send interim responses (103 and others) before the final one.
+    pub fn interim(&mut self) -> InterimSender {
+        self.interim.get_or_insert_default().clone()
+    }
+
+    /// The interim responses a handler wants to send, if it asked for the way.
+    pub(crate) fn take_interim(&mut self) -> Option<InterimSender> {
+        self.interim.take()
     }
 
     /// The canonical path: decoded once, dots resolved. Computed on first use.

@@ -174,7 +174,11 @@ impl Response {
 
     /// Adds a field line. A value that no field may have is a fault of the handler; it is left out, so that
     /// nothing can split the message (fault R21).
-    pub fn add(&mut self, name: impl eleven_semantics::fields::Name, value: impl AsRef<[u8]>) -> &mut Response {
+    pub fn add(
+        &mut self,
+        name: impl eleven_semantics::fields::Name,
+        value: impl AsRef<[u8]>,
+    ) -> &mut Response {
         if let Err(why) = self.fields.to_mut().push(name, value) {
             tracing::error!(name = %String::from_utf8_lossy(name.octets()), %why, "a handler made an invalid field");
         }

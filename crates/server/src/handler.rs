@@ -1,0 +1,52 @@
+//! Handlers: what answers a request. A closed set with one match, so that adding one is a variant and a folder,
+//! and the compiler finds every place.
+
+use crate::echo::Echo;
+use crate::request::Request;
+use crate::response::Response;
+use std::future::Future;
+use std::pin::Pin;
+
+/// A handler's answer.
+pub enum Handled {
+    /// At once, without waiting: the fast path.
+    Ready(Response),
+    /// When the future is done. The request was taken along.
+    Later(Pin<Box<dyn Future<Output = Response>>>),
+}
+
+impl Handled {
+    /// Boxes a future of a response.
+    pub fn later(future: impl Future<Output = Response> + 'static) -> Handled {
+        Handled::Later(Box::pin(future))
+    }
+}
+
+impl From<Response> for Handled {
+    fn from(response: Response) -> Self {
+        Handled::Ready(response)
+    }
+}
+
+/// What answers a request.
+#[derive(Debug)]
+pub enum Handler {
+    /// The diagnostic origin server.
+    Echo(Echo),
+}
+
+impl Handler {
+    /// Answers a request. A handler that answers later takes it with [`Request::take`].
+    pub fn handle(&self, request: &mut Request) -> Handled {
+        match self {
+            Handler::Echo(echo) => echo.handle(request),
+        }
+    }
+
+    /// Its kind, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Handler::Echo(_) => "echo",
+        }
+    }
+}
