@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod ledger;
+pub mod file;
 pub mod memory;
 pub mod pipe;
 pub mod stream;
