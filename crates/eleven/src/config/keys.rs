@@ -1,0 +1,418 @@
+//! Every key of the configuration, once: name, what it takes, default, what it does. The reader, `config --print`, the JSON
+//! Schema and `docs/configuration.md` all come from here.
+
+use super::schema::Default::{Absent, Is, Required};
+use super::schema::{Default, Key, Kind, Section, each_section};
+
+const fn key(name: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
+    Key { name, kind, default, doc }
+}
+
+const fn section(name: &'static str, doc: &'static str, own: &'static [Key]) -> Section {
+    Section { name, doc, own, shared: &[] }
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes { min, max }
+}
+
+/// From one millisecond to the limit.
+const fn time(max: u64) -> Kind {
+    Kind::Millis { min: 1, max }
+}
+
+const HOUR: u64 = 3_600_000;
+const YEAR: u64 = 365 * 24 * HOUR;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+
+const ANY_TEXT: Kind = Kind::Text("a text");
+const PATH: Kind = Kind::Text("the path of a file");
+const DIRECTORY: Kind = Kind::Text("the path of a directory");
+const ROUTE_PATH: Kind = Kind::Text("a path such as `\"/api\"`");
+const HOST: Kind = Kind::Text("a host name, `\"*.…\"` for all names beneath one");
+const METHOD: Kind = Kind::Text("a method such as `\"GET\"`");
+const NETWORK: Kind = Kind::Text("an address or a network such as `\"10.0.0.0/8\"`");
+const FIELD_NAME: Kind = Kind::Text("the name of a field");
+const FIELD_VALUE: Kind = Kind::Text("the value of a field");
+const MEDIA_TYPE: Kind = Kind::Text("a media type such as `\"text/html\"`");
+const TEMPLATE: Kind = Kind::Text("a text with `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}` in it");
+
+/// The whole file.
+pub static ROOT: Section = section(
+    "",
+    "What the server listens on, the sites it answers for, and its limits. Paths are relative to the file's own directory. In any text `${NAME}` is the value of an environment variable, `${NAME:-text}` gives a default, and `$$` is a dollar sign. Sizes are whole numbers of octets or have a unit (`\"64KiB\"`), times always have one (`\"500ms\"`, `\"30s\"`, `\"5m\"`). Where a list is taken, a single value needs no brackets; where a table without required keys is taken, `true` switches it on with its defaults.",
+    &[
+        key("listener", Kind::Sections(&LISTENER), Absent("one on 127.0.0.1:8080"), "What to listen on."),
+        key("site", Kind::Sections(&SITE), Absent("there must be at least one"), "The sites."),
+        key("workers", integer(0, 1024), Is("0"), "Threads that serve. 0: one for each processor."),
+        key(
+            "trusted_proxies",
+            Kind::List(&NETWORK),
+            Is("[]"),
+            "Whose word about the client is believed (Forwarded, X-Forwarded-For). Everybody else's is ignored.",
+        ),
+        key("stop_timeout", time(24 * HOUR), Is("\"30s\""), "How long running exchanges may take to finish when the server stops."),
+        key("server_field", ANY_TEXT, Is("\"eleven\""), "The Server field of responses. Empty: none."),
+        key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
+        key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
+    ],
+);
+
+/// `[[listener]]`
+pub static LISTENER: Section = section(
+    "listener",
+    "An address and port, or a Unix socket.",
+    &[
+        key("address", Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"), Required, "Where to listen."),
+        key("http09", Kind::Bool, Is("false"), "Answer HTTP/0.9 requests too."),
+    ],
+);
+
+/// `[limits]`
+pub static LIMITS: Section = section(
+    "limits",
+    "What a client may ask of the server, and how long it may take. Each limit has its own answer.",
+    &[
+        key("method_bytes_max", bytes(8, 1024), Is("64"), "Longest method. Beyond: 501."),
+        key("target_bytes_max", bytes(256, MIB), Is("\"8KiB\""), "Longest request target. Beyond: 414."),
+        key("field_section_bytes_max", bytes(256, 16 * MIB), Is("\"32KiB\""), "Size of a header section. Beyond: 431."),
+        key("field_lines_max", integer(1, 10_000), Is("100"), "Number of field lines. Beyond: 431."),
+        key("pipelined_requests_max", integer(1, 10_000), Is("64"), "Requests read ahead on one connection."),
+        key("content_bytes_max", bytes(0, TIB), Is("\"64MiB\""), "Size of request content, where a route does not say otherwise. Beyond: 413."),
+        key("head_timeout", time(HOUR), Is("\"10s\""), "From the first octet of a head to its last. Beyond: 408."),
+        key("idle_timeout", time(24 * HOUR), Is("\"60s\""), "How long a connection may lie idle between requests."),
+        key("content_timeout", time(24 * HOUR), Is("\"30s\""), "How long content may not move, in either direction."),
+        key("content_rate_min", bytes(0, MIB), Is("100"), "Octets a second that content must make, measured over `content_timeout`. 0: any."),
+        key("requests_per_connection_max", integer(0, u32::MAX as u64), Is("0"), "Requests after which a connection closes. 0: never."),
+        key("connections_max", integer(1, 10_000_000), Is("16384"), "Connections in all. Beyond: the slowest or longest idle one yields."),
+        key("connections_per_address_max", integer(0, 1_000_000), Is("0"), "Connections from one client address. 0: as many as in all. Beyond: 503."),
+    ],
+);
+
+/// `[log]`
+pub static LOG: Section = section(
+    "log",
+    "One line for each exchange. Control characters are escaped, secrets are hidden, and no request ever waits for the disk.",
+    &[
+        key("access", Kind::Text("`\"stdout\"`, `\"off\"`, or the path of a file"), Is("\"stdout\""), "Where the lines go. A file is opened anew on SIGUSR1 and when it was renamed."),
+        key(
+            "format",
+            Kind::Text("`\"combined\"`, `\"common\"`, `\"json\"`, or a template with `{words}`"),
+            Is("\"combined\""),
+            "How a line looks. In a template: `{client}`, `{user}`, `{time}`, `{request}`, `{status}`, `{content_bytes}`, `{duration_us}`, `{closed}`, `{refused}`, `{request.Name}`, `{response.Name}` and more; a wrong word is answered with the list of all.",
+        ),
+    ],
+);
+
+/// `[[site]]`
+pub static SITE: Section = Section {
+    name: "site",
+    doc: "A site: the names it answers for, and its routes. Everything that a route can say about access, fields, compression and so on can stand here too and then holds for every route that does not say it itself.",
+    own: &[
+        key("names", Kind::List(&HOST), Is("[]"), "Its host names, the canonical one first. A name with a port answers on that port only. None: it answers for every name that no other site has."),
+        key("redirect_names", Kind::List(&HOST), Is("[]"), "Names that are redirected (308) to the first of `names`."),
+        key("default", Kind::Bool, Is("false"), "It answers also for names that no site has. Without a default such requests get 421."),
+        key("root", DIRECTORY, Absent("no files but those of the routes"), "Serves this directory: short for a route `/` with `files`."),
+        key("route", Kind::Sections(&ROUTE), Is("[]"), "Its routes. The most particular path wins, whatever the order."),
+    ],
+    shared: POLICY,
+};
+
+/// `[[site.route]]`
+pub static ROUTE: Section = Section {
+    name: "site.route",
+    doc: "Which requests it takes (`path` or `exact`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`. Where two routes have the same path, the first that takes the request's method and host answers.",
+    own: &[
+        key("path", ROUTE_PATH, Absent("`/`"), "This path and everything beneath it. It ends at a segment: `/img` never takes `/images`."),
+        key("exact", ROUTE_PATH, Absent("see `path`"), "This path only."),
+        key("methods", Kind::List(&METHOD), Is("[]"), "Only these methods; GET brings HEAD. None: all. A path that exists for other methods only answers 405 with Allow."),
+        key("hosts", Kind::List(&HOST), Is("[]"), "Only these of the site's names. None: all."),
+        key("strip_prefix", Kind::Bool, Is("false"), "The handler sees the path without `path`: with `path = \"/docs\"` and `files.root = \"/srv/docs\"`, `/docs/a` is `/srv/docs/a`."),
+        key("rewrite", TEMPLATE, Absent("the path stays"), "Another path (and query) for the handler. The client does not see it."),
+        key("files", Kind::Section(&FILES), Absent("not its handler"), "Serves files of a directory."),
+        key("redirect", Kind::Section(&REDIRECT), Absent("not its handler"), "Sends the client elsewhere."),
+        key("fixed", Kind::Section(&FIXED), Absent("not its handler"), "Always gives the same response."),
+        key("echo", Kind::Section(&ECHO), Absent("not its handler"), "Shows the request as it arrived, for people who debug clients and proxies."),
+    ],
+    shared: POLICY,
+};
+
+/// What both a site and a route may say.
+const POLICY: &[Key] = &[
+    key("access", Kind::Section(&ACCESS), Absent("open to everybody"), "Who may come in."),
+    key("rate", Kind::Section(&RATE), Absent("no limit"), "How often one client may ask."),
+    key("cors", Kind::Section(&CORS), Absent("no cross-origin access"), "Which other origins' scripts may read responses."),
+    key("content_bytes_max", bytes(0, TIB), Absent("`limits.content_bytes_max`"), "Size of request content. Beyond: 413."),
+    key("fields", Kind::Section(&FIELDS), Absent("as they are"), "Changes to the fields of responses."),
+    key(
+        "security",
+        Kind::List(&Kind::Choice(&[
+            ("nosniff", "`X-Content-Type-Options: nosniff`"),
+            ("hsts", "`Strict-Transport-Security: max-age=31536000`, on secured connections only"),
+            ("hsts-subdomains", "the same with `includeSubDomains`"),
+            ("deny-frames", "`X-Frame-Options: DENY` and `frame-ancestors 'none'`"),
+            ("self-only", "`Content-Security-Policy: default-src 'self'; base-uri 'self'; object-src 'none'`"),
+            ("no-referrer", "`Referrer-Policy: no-referrer`"),
+            ("same-origin-referrer", "`Referrer-Policy: same-origin`"),
+            ("isolate", "`Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Resource-Policy: same-origin`"),
+        ])),
+        Is("[]"),
+        "Presets of security fields. A field that the response has already is left as it is.",
+    ),
+    key("cache_control", FIELD_VALUE, Absent("no Cache-Control is added"), "The Cache-Control of responses that have none, where no `cache_rule` says otherwise."),
+    key("cache_rule", Kind::Sections(&CACHE_RULE), Is("[]"), "Cache-Control by media type; the first that fits."),
+    key("early_hints", Kind::List(&Kind::Text("a Link value such as `\"</style.css>; rel=preload; as=style\"`")), Is("[]"), "Links sent ahead in a 103 response to clients of HTTP/1.1 that ask for a page."),
+    key("compress", Kind::Section(&COMPRESS), Absent("responses are sent as they are"), "Content codings made on the way."),
+    key("error_page", Kind::Sections(&ERROR_PAGE), Is("[]"), "Own pages for errors. Without one, people get a plain page and programs get `application/problem+json`."),
+];
+
+/// `files = {…}`
+pub static FILES: Section = section(
+    "site.route.files",
+    "Files of a directory, with validators, conditional and range requests. Nothing outside the directory is ever reached, whatever the path or a symbolic link says.",
+    &[
+        key("root", DIRECTORY, Required, "The directory."),
+        key("index", Kind::List(&Kind::Text("the name of a file")), Is("[\"index.html\"]"), "What stands for a directory; the first that exists."),
+        key("hidden", Kind::Bool, Is("false"), "Serve names that start with a dot. `/.well-known` is always served."),
+    ],
+);
+
+/// `redirect = {…}`
+pub static REDIRECT: Section = section(
+    "site.route.redirect",
+    "A redirection (RFC 9110 §15.4).",
+    &[
+        key("to", TEMPLATE, Required, "Where to. `{path}` is the path asked for, `{rest}` its part beneath the route's `path`, `{query}` the query with its `?`, `{host}` the site's first name (or the host asked for, if the site has none), `{scheme}` the scheme."),
+        key(
+            "status",
+            Kind::Choice(&[
+                ("301", "moved permanently, POST may become GET"),
+                ("302", "found, POST may become GET"),
+                ("303", "see other, by GET"),
+                ("307", "temporarily, same method"),
+                ("308", "permanently, same method"),
+            ]),
+            Is("\"308\""),
+            "How.",
+        ),
+    ],
+);
+
+/// `fixed = {…}`
+pub static FIXED: Section = section(
+    "site.route.fixed",
+    "A response that is always the same: 410 for what is gone, 503 for maintenance.",
+    &[
+        key("status", integer(200, 599), Is("200"), "The status code."),
+        key("text", ANY_TEXT, Is("\"\""), "The content. Empty with a status of 400 and above: the error page."),
+        key("content_type", MEDIA_TYPE, Is("\"text/plain; charset=utf-8\""), "Its media type."),
+        key("retry_after", time(YEAR), Absent("no Retry-After"), "When to come again."),
+    ],
+);
+
+/// `echo = {…}`
+pub static ECHO: Section = section("site.route.echo", "The diagnostic origin server of `eleven echo`.", &[]);
+
+/// `access = {…}`
+pub static ACCESS: Section = section(
+    "access",
+    "Addresses and credentials. Without `satisfy = \"any\"` a request must pass every one that is given.",
+    &[
+        key("allow", Kind::List(&NETWORK), Is("[]"), "Addresses that may come in. None: all."),
+        key("deny", Kind::List(&NETWORK), Is("[]"), "Addresses that may not, even if `allow` has them. 403."),
+        key("basic", Kind::Section(&BASIC), Absent("no password is asked for"), "User name and password by the Basic scheme (RFC 7617). Use it over TLS only."),
+        key("digest", Kind::Section(&DIGEST), Absent("no password is asked for"), "User name and password by the Digest scheme (RFC 7616)."),
+        key("satisfy", Kind::Choice(&[("all", "address and password"), ("any", "an allowed address, or else a password")]), Is("\"all\""), "Whether both the address and the password count."),
+    ],
+);
+
+/// `basic = {…}`
+pub static BASIC: Section = section(
+    "access.basic",
+    "The Basic scheme.",
+    &[
+        key("realm", ANY_TEXT, Is("\"restricted\""), "What the user is asked a password for."),
+        key("file", PATH, Absent("see `users`"), "An htpasswd file: `user:hash` lines with bcrypt, argon2, SHA-crypt (`$5$`, `$6$`) or apr1 hashes. Read anew when it changes."),
+        key("users", Kind::Map(&Kind::Secret), Is("{}"), "Users with the hashes of their passwords, in the configuration itself."),
+    ],
+);
+
+/// `digest = {…}`
+pub static DIGEST: Section = section(
+    "access.digest",
+    "The Digest scheme: the password never crosses the wire, and a listener cannot use what he heard.",
+    &[
+        key("realm", ANY_TEXT, Is("\"restricted\""), "What the user is asked a password for. It is part of every hash in the file."),
+        key("file", PATH, Required, "An htdigest file: `user:realm:hash` lines, the hash of `user:realm:password` by MD5 (32 digits) or SHA-256 (64)."),
+        key("nonce_lifetime", Kind::Millis { min: 1000, max: 24 * HOUR }, Is("\"5m\""), "How long a nonce holds before the client must ask for a new one."),
+        key("md5", Kind::Bool, Is("true"), "Offer MD5 beside SHA-256, for browsers that know nothing better."),
+    ],
+);
+
+/// `rate = {…}`
+pub static RATE: Section = section(
+    "rate",
+    "A limit for each client address (IPv6: each /64 network). Beyond: 429 with Retry-After.",
+    &[
+        key("requests", integer(1, 1_000_000_000), Required, "How many requests …"),
+        key("per", time(24 * HOUR), Is("\"1s\""), "… in how long."),
+        key("burst", integer(1, 1_000_000), Absent("the same as `requests`"), "How many may come at once before the rate counts."),
+        key("addresses_max", integer(16, 100_000_000), Is("65536"), "Addresses remembered; the longest quiet one is forgotten first."),
+    ],
+);
+
+/// `cors = {…}`
+pub static CORS: Section = section(
+    "cors",
+    "Cross-origin resource sharing (the Fetch standard). Preflight requests are answered by the server itself.",
+    &[
+        key("origins", Kind::List(&Kind::Text("an origin such as `\"https://app.example\"`, or `\"*\"`")), Required, "Whose scripts may read responses."),
+        key("methods", Kind::List(&METHOD), Is("[\"GET\", \"HEAD\", \"POST\"]"), "Methods that a preflight grants."),
+        key("request_fields", Kind::List(&FIELD_NAME), Is("[]"), "Request fields that a preflight grants."),
+        key("expose", Kind::List(&FIELD_NAME), Is("[]"), "Response fields that scripts may read."),
+        key("credentials", Kind::Bool, Is("false"), "Cookies and passwords may be sent along. Not with `\"*\"`."),
+        key("max_age", time(24 * HOUR), Is("\"10m\""), "How long a preflight holds."),
+    ],
+);
+
+/// `fields = {…}`
+pub static FIELDS: Section = section(
+    "fields",
+    "Changes to the fields of responses, in this order: removed, set, added. Fields of framing and of the connection (Content-Length, Transfer-Encoding, Connection, Date …) are not for a configuration to change.",
+    &[
+        key("remove", Kind::List(&FIELD_NAME), Is("[]"), "Fields to take away."),
+        key("set", Kind::Map(&FIELD_VALUE), Is("{}"), "Fields to set, in place of what the response has."),
+        key("add", Kind::Map(&Kind::List(&FIELD_VALUE)), Is("{}"), "Fields to add to what the response has."),
+        key("on_errors", Kind::Bool, Is("true"), "Do it for responses of 400 and above too."),
+    ],
+);
+
+/// `[[cache_rule]]`
+pub static CACHE_RULE: Section = section(
+    "cache_rule",
+    "Cache-Control for responses of some media types that have none yet.",
+    &[
+        key("types", Kind::List(&Kind::Text("a media type such as `\"image/*\"`")), Required, "Which media types."),
+        key("value", FIELD_VALUE, Required, "The value of Cache-Control."),
+        key("expires", Kind::Bool, Is("false"), "Send Expires too, from the value's max-age, for caches of HTTP/1.0."),
+    ],
+);
+
+/// `compress = {…}`
+pub static COMPRESS: Section = section(
+    "compress",
+    "Dynamic compression, chosen by Accept-Encoding. What is compressed already, small, partial or marked `no-transform` is left alone; every coding has its own ETag and Vary is set.",
+    &[
+        key(
+            "codings",
+            Kind::List(&Kind::Choice(&[("br", "brotli"), ("zstd", "Zstandard"), ("gzip", "what everybody understands")])),
+            Is("[\"zstd\", \"br\", \"gzip\"]"),
+            "Codings offered; of those a client likes equally, the first.",
+        ),
+        key("bytes_min", bytes(0, 16 * MIB), Is("\"1KiB\""), "Content shorter than this is left alone."),
+        key(
+            "types",
+            Kind::List(&Kind::Text("a media type such as `\"text/*\"`")),
+            Is("[\"text/*\", \"application/json\", \"application/*+json\", \"application/javascript\", \"application/xml\", \"application/*+xml\", \"application/wasm\", \"image/svg+xml\", \"font/ttf\", \"font/otf\", \"application/vnd.ms-fontobject\"]"),
+            "Media types that are compressed.",
+        ),
+        key("gzip_level", integer(1, 9), Is("6"), "Effort of gzip."),
+        key("br_level", integer(0, 11), Is("5"), "Effort of brotli."),
+        key("zstd_level", integer(1, 19), Is("6"), "Effort of Zstandard."),
+        key("memory_bytes_max", bytes(0, 64 << 30), Is("\"32MiB\""), "Memory for results, so that a hot file is compressed once."),
+        key("credentialed", Kind::Bool, Is("false"), "Compress also responses to requests with cookies or credentials. Off, because who can make a victim's browser ask and sees the length can guess secrets in the response (BREACH)."),
+    ],
+);
+
+/// `[[error_page]]`
+pub static ERROR_PAGE: Section = section(
+    "error_page",
+    "A page for people. Programs (by Accept) still get `application/problem+json`.",
+    &[
+        key("status", Kind::List(&Kind::Text("a status code, or a class such as `\"5xx\"`")), Required, "For which errors."),
+        key("file", PATH, Absent("see `template`"), "A file, sent as it is."),
+        key("template", PATH, Absent("see `file`"), "A minijinja template; it may use `status`, `phrase`, `detail` and `request_id`."),
+    ],
+);
+
+/// What other servers call things.
+const FOREIGN: &[(&str, &str)] = &[
+    ("listen", "listener"),
+    ("bind", "address"),
+    ("server", "site"),
+    ("server_name", "names"),
+    ("server_names", "names"),
+    ("host", "names"),
+    ("hostname", "names"),
+    ("domain", "names"),
+    ("domains", "names"),
+    ("location", "route"),
+    ("virtual_host", "site"),
+    ("vhost", "site"),
+    ("document_root", "root"),
+    ("dir", "root"),
+    ("directory", "root"),
+    ("worker_processes", "workers"),
+    ("threads", "workers"),
+    ("gzip", "compress"),
+    ("encode", "compress"),
+    ("compression", "compress"),
+    ("header", "fields"),
+    ("headers", "fields"),
+    ("add_header", "fields"),
+    ("return", "fixed"),
+    ("respond", "fixed"),
+    ("rewrite_to", "rewrite"),
+    ("error_document", "error_page"),
+    ("auth", "access"),
+    ("auth_basic", "access"),
+    ("basicauth", "basic"),
+    ("basic_auth", "basic"),
+    ("ratelimit", "rate"),
+    ("limit_req", "rate"),
+    ("keepalive_timeout", "idle_timeout"),
+    ("client_max_body_size", "content_bytes_max"),
+    ("max_body_size", "content_bytes_max"),
+    ("access_log", "access"),
+    ("autoindex", "listing"),
+    ("browse", "listing"),
+    ("body", "text"),
+    ("code", "status"),
+    ("url", "to"),
+    ("target", "to"),
+    ("location_path", "path"),
+    ("prefix", "path"),
+    ("expose_headers", "expose"),
+    ("allow_headers", "request_fields"),
+    ("allow_origins", "origins"),
+    ("min_length", "bytes_min"),
+    ("password_file", "file"),
+    ("htpasswd", "file"),
+];
+
+/// What we call what others call by this name.
+pub fn foreign_name(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    FOREIGN.iter().find(|(foreign, _)| *foreign == name).map(|(_, ours)| *ours)
+}
+
+/// The sections that have a key of this name, in backquotes.
+pub fn sections_with(name: &str) -> Vec<String> {
+    let mut sections = Vec::new();
+    each_section(&ROOT, &mut sections);
+    let mut found: Vec<String> = sections
+        .into_iter()
+        .filter(|section| section.key(name).is_some())
+        .map(|section| if section.name.is_empty() { "the top of the file".into() } else { format!("`{}`", section.name) })
+        .collect();
+    // A key that stands everywhere says nothing.
+    if found.len() > 4 {
+        found.clear();
+    }
+    found
+}
