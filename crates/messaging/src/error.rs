@@ -247,6 +247,16 @@ pub enum Misuse {
     OutOfTurn,
     /// Content with a status or method that has none.
     NoContentAllowed,
+    /// Responses outstanding must come before this request goes out.
+    MustWait,
+    /// A request target that no request line can hold, or that does not go with the method.
+    InvalidTarget,
+    /// A Host that is missing or none.
+    InvalidHost,
+    /// Content of unknown length for a server that is not known to speak HTTP/1.1 (9112-6.1-10).
+    LengthNeeded,
+    /// A version that the options do not allow.
+    VersionOff,
 }
 
 impl std::fmt::Display for Misuse {
@@ -259,7 +269,14 @@ impl std::fmt::Display for Misuse {
             Misuse::TooLittleContent => "the content is shorter than was announced",
             Misuse::ForbiddenField => "this field is not the caller's to send here",
             Misuse::OutOfTurn => "the connection is not in a state for this step",
-            Misuse::NoContentAllowed => "this response has no content",
+            Misuse::NoContentAllowed => "this message has no content",
+            Misuse::MustWait => "the responses outstanding must come first",
+            Misuse::InvalidTarget => "the request target is invalid or does not go with the method",
+            Misuse::InvalidHost => "an HTTP/1.1 request needs a valid Host",
+            Misuse::LengthNeeded => {
+                "the server is not known to speak HTTP/1.1: the length of the content is needed"
+            }
+            Misuse::VersionOff => "HTTP/0.9 is switched off",
         })
     }
 }

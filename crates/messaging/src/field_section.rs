@@ -53,10 +53,21 @@ pub fn field_line(line: &[u8]) -> Result<FieldLine<'_>, Malformed> {
         return Err(name_fault(line, colon));
     }
     let value = grammar::trim_ows(&line[colon + 1..]);
-    if !grammar::is_field_value(value) {
-        return Err(if value.contains(&b'\r') { Malformed::BareCr } else { Malformed::FieldValue });
-    }
+    check_value(value)?;
     Ok(FieldLine { name: &line[..colon], value })
+}
+
+/// Checks the octets of a field value (9110-5.5-04).
+///
+/// # Errors
+/// [`Malformed::BareCr`] or [`Malformed::FieldValue`].
+#[inline]
+pub fn check_value(value: &[u8]) -> Result<(), Malformed> {
+    if grammar::is_field_value(value) {
+        Ok(())
+    } else {
+        Err(if value.contains(&b'\r') { Malformed::BareCr } else { Malformed::FieldValue })
+    }
 }
 
 #[cold]

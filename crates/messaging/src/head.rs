@@ -103,6 +103,15 @@ impl Scan {
     /// Before the first octet.
     pub const FRESH: Scan = Scan { line_at: 0, searched: 0, section_at: 0, lines: 0 };
 
+    fn at(line_at: usize) -> Scan {
+        Scan { line_at: line_at as u32, searched: line_at as u32, ..Scan::FRESH }
+    }
+
+    fn go_to(&mut self, line_at: usize) {
+        self.line_at = line_at as u32;
+        self.searched = line_at as u32;
+    }
+
     /// Nothing was read yet.
     pub fn is_fresh(&self) -> bool {
         self.searched == 0
@@ -224,99 +233,158 @@ pub fn response_head(
     method: &Method,
     head: &mut ResponseHead,
 ) -> Result<Progress, Malformed> {
-    let limits = &config.limits;
-    let Some((first, mut at)) = field_section::line(input, 0)? else {
-        if input.len() > limits.reason_bytes_max + 16 {
-            return Err(Malformed::StatusLine);
-        }
-        return Ok(Progress::Incomplete(Scan { searched: input.len() as u32, ..Scan::default() }));
+    let mut scan = Scan::FRESH;
+    let Some((first, mut at)) = next_line(input, &scan, config, unfinished_response)? else {
+        scan.searched = input.len() as u32;
+        return Ok(Progress::Incomplete(scan));
     };
-    let (version, status, reason) = start_line::status_line(first, limits)?;
+    let (version, status, reason) = start_line::status_line(first, &config.limits)?;
     head.version = version;
     head.status = status;
     head.reason.clear();
     head.reason.extend_from_slice(reason);
     head.fields.clear();
-    let section_at = at;
-    let mut lines = 0;
-    let mut unfolded = Vec::new();
+    scan = Scan { section_at: at as u32, ..Scan::at(at) };
     loop {
-        let Some((mut line, mut next)) = field_section::line(input, at)? else {
-            let scan = Scan {
-                line_at: at as u32,
-                searched: input.len() as u32,
-                section_at: section_at as u32,
-                lines,
-            };
-            check_section(&scan, input.len(), config)?;
+        let Some((line, next)) = next_line(input, &scan, config, unfinished_response)? else {
+            scan.searched = input.len() as u32;
             return Ok(Progress::Incomplete(scan));
         };
         if line.is_empty() {
             at = next;
             break;
         }
-        let mut whole = &input[at..next];
-        if config.options.unfold_responses {
-            match unfold(input, line, next, &mut unfolded)? {
-                Fold::Not => {}
-                Fold::Unknown => {
-                    let scan = Scan {
-                        line_at: at as u32,
-                        searched: at as u32,
-                        section_at: section_at as u32,
-                        lines,
-                    };
-                    check_section(&scan, input.len(), config)?;
-                    return Ok(Progress::Incomplete(scan));
-                }
-                Fold::Until(end) => {
-                    line = &unfolded;
-                    whole = &[];
-                    next = end;
-                }
-            }
-        }
+        check_section_bytes(&scan, next, config)?;
         let field = field_line(line)?;
-        lines += 1;
-        check_section(&Scan { section_at: section_at as u32, lines, ..Scan::default() }, next, config)?;
+        scan.lines += 1;
+        check_lines(&scan, config)?;
         let known = Known::lookup(field.name);
-        if whole.is_empty() {
-            head.fields.append_parsed(field.name, field.value, known);
+        let folded = config.options.unfold_responses && matches!(input.get(next), Some(b' ' | b'\t'));
+        if !folded {
+            append(&mut head.fields, &input[at..next], field, known);
+            at = next;
         } else {
-            append(&mut head.fields, whole, field, known);
+            let mut value = field.value.to_vec();
+            scan.go_to(next);
+            let Some(end) = unfold(input, &mut scan, config, &mut value)? else {
+                // The line is read again with its continuations.
+                scan.lines -= 1;
+                return Ok(Progress::Incomplete(Scan { line_at: at as u32, searched: at as u32, ..scan }));
+            };
+            head.fields.append_parsed(field.name, grammar::trim_ows(&value), known);
+            at = end;
         }
-        at = next;
+        scan.go_to(at);
     }
     head.framing = framing::response(method, version, status, &head.fields, &config.options)?;
     Ok(Progress::Complete(at))
 }
 
-/// Whether a field line goes on in the next one.
-enum Fold {
-    Not,
-    /// The octet after the line has not come yet.
-    Unknown,
-    /// The line was joined with its continuations, which end before this offset.
-    Until(usize),
+/// Goes on with a head that [`response_head`] left incomplete, as [`scan_request_head`] does.
+///
+/// # Errors
+/// The same as reading the whole head would give for the lines that are there.
+pub fn scan_response_head(input: &[u8], config: &Config, scan: &mut Scan) -> Result<bool, Malformed> {
+    loop {
+        let Some((line, next)) = next_line(input, scan, config, unfinished_response)? else {
+            scan.searched = input.len() as u32;
+            return Ok(false);
+        };
+        if scan.section_at == 0 {
+            start_line::status_line(line, &config.limits)?;
+            scan.section_at = next as u32;
+        } else if line.is_empty() {
+            return Ok(true);
+        } else {
+            check_section_bytes(scan, next, config)?;
+            if scan.lines > 0 && config.options.unfold_responses && matches!(line, [b' ' | b'\t', ..]) {
+                field_section::check_value(line)?;
+            } else {
+                field_line(line)?;
+                scan.lines += 1;
+                check_lines(scan, config)?;
+            }
+        }
+        scan.go_to(next);
+    }
 }
 
-/// Joins obs-fold with a space each (9112-5.2-04).
-fn unfold(input: &[u8], line: &[u8], next: usize, joined: &mut Vec<u8>) -> Result<Fold, Malformed> {
-    match input.get(next) {
-        None => return Ok(Fold::Unknown),
-        Some(b' ' | b'\t') => {}
-        Some(_) => return Ok(Fold::Not),
+/// Joins the continuation lines that begin at the scan's line to `value`, with a space each (9112-5.2-04).
+/// Where they end; `None` if that has not come yet.
+#[cold]
+fn unfold(
+    input: &[u8],
+    scan: &mut Scan,
+    config: &Config,
+    value: &mut Vec<u8>,
+) -> Result<Option<usize>, Malformed> {
+    loop {
+        let at = scan.line_at as usize;
+        match input.get(at) {
+            None => return Ok(None),
+            Some(b' ' | b'\t') => {}
+            Some(_) => return Ok(Some(at)),
+        }
+        let Some((line, next)) = next_line(input, scan, config, unfinished_response)? else {
+            return Ok(None);
+        };
+        check_section_bytes(scan, next, config)?;
+        field_section::check_value(line)?;
+        value.push(b' ');
+        value.extend_from_slice(grammar::trim_ows(line));
+        scan.go_to(next);
     }
-    joined.clear();
-    joined.extend_from_slice(line);
-    let mut at = next;
-    while let Some(b' ' | b'\t') = input.get(at) {
-        let Some((line, next)) = field_section::line(input, at)? else { return Ok(Fold::Unknown) };
-        joined.push(b' ');
-        joined.extend_from_slice(grammar::trim_ows(line));
-        at = next;
+}
+
+/// The line at which the scan stands. However the octets come, the answer is the one of their coming one by one:
+/// a limit that is passed before the line ends is found first.
+#[inline]
+fn next_line<'b>(
+    input: &'b [u8],
+    scan: &Scan,
+    config: &Config,
+    unfinished: fn(&[u8], &Config) -> Result<(), Malformed>,
+) -> Result<Option<(&'b [u8], usize)>, Malformed> {
+    match field_section::line_from(input, scan.line_at as usize, scan.searched as usize) {
+        Ok(Some(found)) => Ok(Some(found)),
+        Ok(None) => check_unfinished(input, scan, config, unfinished).map(|()| None),
+        Err(fault) => {
+            let lf = memchr::memchr(b'\n', &input[scan.searched as usize..]).unwrap_or(0);
+            let before = &input[..scan.searched as usize + lf];
+            check_unfinished(before, scan, config, unfinished).and(Err(fault))
+        }
     }
-    Ok(if at < input.len() { Fold::Until(at) } else { Fold::Unknown })
+}
+
+#[cold]
+fn check_unfinished(
+    input: &[u8],
+    scan: &Scan,
+    config: &Config,
+    unfinished: fn(&[u8], &Config) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    if scan.section_at == 0 {
+        return unfinished(input, config);
+    }
+    // A CR alone may begin the empty line, which is not counted.
+    let alone = input.len() == scan.line_at as usize + 1 && input.ends_with(b"\r");
+    if alone { Ok(()) } else { check_section_bytes(scan, input.len(), config) }
+}
+
+/// A status line that has not ended: wrong already?
+fn unfinished_response(input: &[u8], config: &Config) -> Result<(), Malformed> {
+    // Version, code and two spaces are 13 octets, CR one more.
+    let too_long = input.len() > 14 + config.limits.reason_bytes_max;
+    if too_long { start_line::status_line(input, &config.limits).map(|_| ()) } else { Ok(()) }
+}
+
+fn check_section_bytes(scan: &Scan, end: usize, config: &Config) -> Result<(), Malformed> {
+    let bytes = end - scan.section_at as usize;
+    if bytes > config.limits.field_section_bytes_max { Err(Malformed::FieldSectionTooLarge) } else { Ok(()) }
+}
+
+fn check_lines(scan: &Scan, config: &Config) -> Result<(), Malformed> {
+    if scan.lines as usize > config.limits.field_lines_max { Err(Malformed::TooManyFields) } else { Ok(()) }
 }
 
 /// A start line that has not ended: is it too long already?

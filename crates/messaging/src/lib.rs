@@ -2,10 +2,11 @@
 //!
 //! Octets come in as slices and go out into buffers; what they mean is `eleven-semantics`, where they come from
 //! is the caller's business. Nothing here blocks, reads a clock, or logs. Two machines, [`ServerConnection`] and
-//! `ClientConnection`, hold the rules of a connection: framing, pipelining, 1xx, persistence, hand-over.
+//! [`ClientConnection`], hold the rules of a connection: framing, pipelining, 1xx, persistence, hand-over.
 
 pub mod body;
 pub mod chunked;
+pub mod client;
 pub mod cycle;
 pub mod error;
 pub mod field_section;
@@ -18,6 +19,7 @@ pub mod server;
 pub mod start_line;
 
 pub use body::{BodyDecoder, BodyEncoder, Piece};
+pub use client::{Arrived, ClientConnection, Early, KeepAlive, Request, Retry};
 pub use error::{Malformed, Misuse};
 pub use framing::Framing;
 pub use head::{Expectation, RequestHead, ResponseHead};

@@ -31,6 +31,8 @@ pub struct Limits {
     pub gzip_ratio_max: u64,
     /// Interim (1xx) responses to one request that a client bears (fault R07).
     pub interim_responses_max: u32,
+    /// Octets of interim responses to one request (fault R07).
+    pub interim_bytes_max: usize,
     /// Requests received and not yet answered on one connection; reading stops there (faults D23, D24).
     pub pipelined_requests_max: usize,
     /// Requests served on one connection before the server closes it; 0 for no limit.
@@ -59,6 +61,7 @@ impl Default for Limits {
             gzip_free_bytes: 1024 * 1024,
             gzip_ratio_max: 200,
             interim_responses_max: 32,
+            interim_bytes_max: 64 * 1024,
             pipelined_requests_max: 64,
             requests_per_connection_max: 0,
             idle_timeout_secs: 60,
@@ -80,11 +83,20 @@ pub struct Options {
     /// Client: ask for and decode obs-fold in responses as a user agent does (9112-5.2-04). A proxy turns it
     /// into 502 by leaving this off.
     pub unfold_responses: bool,
+    /// Client: take every server for one that speaks HTTP/1.1 before it has said so, so that content of unknown
+    /// length can go out first (9112-6.1-10 calls this configuration).
+    pub assume_http11: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { http09: false, keep_underscore_names: false, transfer_gzip: true, unfold_responses: true }
+        Options {
+            http09: false,
+            keep_underscore_names: false,
+            transfer_gzip: true,
+            unfold_responses: true,
+            assume_http11: false,
+        }
     }
 }
 

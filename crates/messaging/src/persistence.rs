@@ -51,6 +51,10 @@ pub enum CloseReason {
     ConnectionsMax,
     /// The response could not be completed; its end was cut so that nobody takes it for whole.
     ResponseCut,
+    /// The request was not sent to its end (client).
+    RequestCut,
+    /// The response contradicts itself about a body (client; faults R09, R10).
+    Ambiguous,
     /// Reading or writing failed.
     Broken,
     /// The connection speaks another protocol now (101, CONNECT).
@@ -82,6 +86,8 @@ impl CloseReason {
             CloseReason::Evicted => "evicted",
             CloseReason::ConnectionsMax => "connections-max",
             CloseReason::ResponseCut => "response-cut",
+            CloseReason::RequestCut => "request-cut",
+            CloseReason::Ambiguous => "ambiguous",
             CloseReason::Broken => "broken",
             CloseReason::Switched => "switched",
             CloseReason::Handler => "handler",
