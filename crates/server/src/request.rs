@@ -64,6 +64,7 @@ pub struct Request {
 enum PathState {
     Unknown,
     Known,
+    Rewritten,
     Invalid(InvalidPath),
 }
 
@@ -126,7 +127,12 @@ impl Request {
     pub fn set_path(&mut self, path: &[u8]) {
         self.path.clear();
         self.path.extend_from_slice(path);
-        self.path_state = PathState::Known;
+        self.path_state = PathState::Rewritten;
+    }
+
+    /// Whether the path is no longer that of the target.
+    pub fn is_rewritten(&self) -> bool {
+        self.path_state == PathState::Rewritten
     }
 
     /// The authority the request is for: of an absolute target, else of Host (9112-3.2.2-05). Empty if neither
