@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod before;
 pub mod echo;
+pub mod files;
 pub mod handler;
 pub mod record;
 pub mod request;
