@@ -4,13 +4,17 @@
 //! One operating-system thread per worker, each with a current-thread tokio runtime: futures here need not be
 //! `Send`, and nothing takes a lock on the way of a byte.
 
+pub mod address;
 pub mod clock;
-pub mod ledger;
+pub mod dial;
 pub mod file;
+pub mod ledger;
 pub mod memory;
 pub mod pipe;
+pub mod resolve;
 pub mod stream;
 pub mod tls;
+pub mod tls_config;
 
 pub use memory::MemoryStream;
 pub use pipe::{PipeReader, PipeWriter, pipe};

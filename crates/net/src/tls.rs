@@ -6,9 +6,12 @@
 //! transport did not take is owed, and the caller asked to come back with the same bytes.
 
 use crate::stream::Stream;
-use rustls::Connection;
+pub use crate::tls_config::CertificateProblem;
+use rustls::server::{Acceptor, ClientHello};
+use rustls::{Connection, ServerConfig};
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// About what one session holds in rustls (measured: keys, transcript, empty buffers), for accounting.
@@ -27,6 +30,29 @@ pub struct TlsStream {
     owed_bytes: usize,
     transport_ended: bool,
     close_announced: bool,
+}
+
+/// Bytes read at first, to see whether this is TLS at all.
+const FIRST_READ_BYTES: usize = 512;
+/// Type of a TLS record that carries the handshake; every connection begins with one.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Why a client was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// It does not speak TLS. The stream and what was read of it are handed back, so that whoever speaks the
+    /// protocol can say so in its own words (fault A19).
+    #[error("the client does not speak TLS")]
+    NotTls(Box<(Stream, Vec<u8>)>),
+    /// No settings for the name it asks for.
+    #[error("no certificate for the name the client asks for")]
+    NoSettings,
+    /// TLS failed.
+    #[error("TLS failed: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The transport failed, or the client went away.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// The transport as rustls wants it: never waiting.
@@ -72,6 +98,55 @@ impl TlsStream {
         tls.connection.set_buffer_limit(Some(PLAINTEXT_BYTES_MAX));
         poll_fn(|cx| tls.poll_handshake(cx)).await?;
         Ok(tls)
+    }
+
+    /// Accepts a client: reads its first message, asks `choose` for the settings that fit the name in it, and
+    /// shakes hands. The caller sets the deadline, by dropping the future.
+    ///
+    /// # Errors
+    /// See [`AcceptError`].
+    pub async fn accept(
+        mut transport: Stream,
+        choose: impl FnOnce(&ClientHello<'_>) -> Option<Arc<ServerConfig>>,
+    ) -> Result<TlsStream, AcceptError> {
+        let mut acceptor = Acceptor::default();
+        let mut first = [0; FIRST_READ_BYTES];
+        let mut count = transport.read(&mut first).await?;
+        if count > 0 && first[0] != HANDSHAKE_RECORD {
+            return Err(AcceptError::NotTls(Box::new((transport, first[..count].to_vec()))));
+        }
+        let accepted = loop {
+            if count == 0 {
+                return Err(AcceptError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let mut unread = &first[..count];
+            while !unread.is_empty() {
+                acceptor.read_tls(&mut unread)?;
+            }
+            match acceptor.accept() {
+                Ok(Some(accepted)) => break accepted,
+                Ok(None) => count = transport.read(&mut first).await?,
+                Err((error, mut alert)) => {
+                    let _ = alert.write_all(&mut Transport(&mut transport));
+                    return Err(AcceptError::Tls(error));
+                }
+            }
+        };
+        let config = choose(&accepted.client_hello()).ok_or(AcceptError::NoSettings)?;
+        match accepted.into_connection(config) {
+            Ok(connection) => {
+                Ok(TlsStream::handshake(transport, connection).await.map_err(|error| match error
+                    .downcast::<rustls::Error>()
+                {
+                    Ok(error) => AcceptError::Tls(error),
+                    Err(error) => AcceptError::Io(error),
+                })?)
+            }
+            Err((error, mut alert)) => {
+                let _ = alert.write_all(&mut Transport(&mut transport));
+                Err(AcceptError::Tls(error))
+            }
+        }
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
