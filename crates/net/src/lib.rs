@@ -6,11 +6,13 @@
 
 pub mod address;
 pub mod clock;
+pub mod descriptors;
 pub mod dial;
 pub mod file;
 pub mod ledger;
 pub mod memory;
 pub mod pipe;
+pub mod proxy_protocol;
 pub mod resolve;
 pub mod stream;
 pub mod tls;

@@ -23,7 +23,8 @@ impl Pki {
         std::fs::create_dir(&path).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let name = format!("test authority {random:x?}");
+        params.distinguished_name.push(DnType::CommonName, name);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(path.join("ca.pem"), authority.pem()).unwrap();
         Pki { path, authority }
