@@ -89,7 +89,9 @@ pub enum Cause {
 pub enum RetrySafety {
     /// The server cannot have seen it: always safe.
     NotSent,
-    /// It may have been processed: safe if the method is idempotent.
+    /// It may have been processed, but doing so twice means the same: the method is idempotent.
+    Idempotent,
+    /// It may have been processed, and doing so twice would not be the same.
     MayHaveBeenProcessed,
     /// Trying again would fail again, or a response was already seen.
     Never,
@@ -108,6 +110,13 @@ pub struct Failure {
     pub host: String,
     /// The address that was asked, once it is known.
     pub address: Option<SocketAddr>,
+}
+
+impl RetrySafety {
+    /// Whether sending it again is safe.
+    pub fn is_safe(self) -> bool {
+        matches!(self, RetrySafety::NotSent | RetrySafety::Idempotent)
+    }
 }
 
 impl Failure {

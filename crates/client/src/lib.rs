@@ -8,9 +8,12 @@
 pub mod credentials;
 pub mod decode;
 pub mod error;
+pub mod exchange;
 pub mod jar;
 pub mod journal;
+pub mod pool;
 pub mod proxies;
 pub mod segments;
+pub mod transfer;
 
 pub use error::{Cause, Failure, Phase, RetrySafety};

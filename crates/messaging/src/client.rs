@@ -273,6 +273,11 @@ impl ClientConnection {
         self.client == State::SendBody
     }
 
+    /// Whether the head of a final response was received and its content is not yet complete.
+    pub fn is_receiving_content(&self) -> bool {
+        matches!(self.receive, Receive::Body(_))
+    }
+
     /// Whether the content is to be held back for a 100, a final response, or the caller's patience to end.
     pub fn awaits_continue(&self) -> bool {
         self.is_sending() && self.sending.awaits_continue
