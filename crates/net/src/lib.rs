@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod memory;
 pub mod pipe;
 pub mod proxy_protocol;
+pub mod random;
 pub mod resolve;
 pub mod stream;
 pub mod tls;

@@ -50,8 +50,8 @@ pub struct Worker<'a> {
     pub now: HttpDate,
     /// Monotonic time in milliseconds, from any beginning.
     pub now_ms: u64,
-    /// Draws 128 random bits: boundaries between parts.
-    pub random: fn() -> [u8; 16],
+    /// Draws 128 random bits: boundaries between parts. Without them, several ranges are not sent.
+    pub random: fn() -> std::io::Result<[u8; 16]>,
 }
 
 /// A directory tree on the web. Cheap to clone, shared by all workers.

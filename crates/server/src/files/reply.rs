@@ -362,10 +362,16 @@ pub fn respond(
     source: &Source,
     now: HttpDate,
     limits: &RangeLimits,
-    random: impl FnOnce() -> [u8; 16],
+    random: impl FnOnce() -> std::io::Result<[u8; 16]>,
 ) -> Response {
     let decision = decide(method, request, representation, now, limits);
-    let boundary = if matches!(decision, Decision::Parts(_)) { random() } else { [0; 16] };
+    let (decision, boundary) = match &decision {
+        Decision::Parts(_) => match random() {
+            Ok(boundary) => (decision, boundary),
+            Err(_) => (Decision::Whole, [0; 16]),
+        },
+        _ => (decision, [0; 16]),
+    };
     match reply(decision, request, representation, boundary) {
         Ok(Reply { status, fields, body }) => {
             let content = match body {

@@ -110,7 +110,7 @@ impl Site {
 
     pub fn ask(&self, method: Method, target: &str, lines: &[(&str, &str)]) -> Answer {
         let mut request = self.request(method, target, lines);
-        let worker = Worker { hot: &self.hot, now: self.now, now_ms: self.now_ms, random: || [0xab; 16] };
+        let worker = Worker { hot: &self.hot, now: self.now, now_ms: self.now_ms, random: || Ok([0xab; 16]) };
         match self.files.handle(&mut request, &worker) {
             Handled::Ready(response) => realise(response),
             Handled::Later(_) => panic!("{target}: not at once"),
@@ -284,7 +284,7 @@ fn unreadable_files() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::new(tree(), options());
     let path = site.scratch.0.join("root/locked.txt");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     let expected = if File::open(&path).is_ok() { 200 } else { 403 };
     assert_eq!(site.get("/locked.txt", &[]).status, expected);
 }
@@ -474,7 +474,7 @@ fn unsettled_files_are_not_kept() {
 #[test]
 fn rewritten_paths_bypass_memory() {
     let site = Site::new(tree(), options());
-    let worker = Worker { hot: &site.hot, now: site.now, now_ms: site.now_ms, random: || [0; 16] };
+    let worker = Worker { hot: &site.hot, now: site.now, now_ms: site.now_ms, random: || Ok([0; 16]) };
     let mut request = site.request(Method::Get, "/a.txt", &[]);
     request.set_path(b"/dir/b.txt");
     let Handled::Ready(response) = site.files.handle(&mut request, &worker) else { panic!() };
