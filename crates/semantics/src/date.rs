@@ -57,6 +57,15 @@ impl HttpDate {
         })
     }
 
+    /// Year, month, day, hour, minute and second, UTC. Times outside the years 0000 to 9999 are moved to the
+    /// nearest end.
+    pub fn civil(self) -> (i64, u32, u32, u32, u32, u32) {
+        let seconds = self.0.clamp(EARLIEST, LATEST);
+        let (year, month, day) = civil_from_days(seconds.div_euclid(DAY_SECONDS));
+        let time = seconds.rem_euclid(DAY_SECONDS) as u32;
+        (year, month, day, time / 3600, time / 60 % 60, time % 60)
+    }
+
     /// The date as IMF-fixdate, the only form that is sent (9110-5.6.7-02). Times outside the years 0000 to
     /// 9999 are moved to the nearest end.
     pub fn imf(self) -> [u8; 29] {
@@ -333,6 +342,8 @@ mod tests {
                 let text = HttpDate(at).imf();
                 assert_eq!(HttpDate::parse(&text, NOW), Some(HttpDate(at)));
                 // 0000-01-01 was a Saturday.
+                let (year, month, day_of_month, h, m, s) = HttpDate(at).civil();
+                assert_eq!(HttpDate::from_civil(year, month, day_of_month, h, m, s), Some(HttpDate(at)));
                 let weekday = (day - EARLIEST / DAY_SECONDS + 2) % 7;
                 assert_eq!(&text[..3], DAYS[weekday as usize]);
             }

@@ -3,6 +3,7 @@
 //! nothing to the peer.
 
 pub mod hot;
+pub mod listing;
 pub mod media;
 pub mod reply;
 pub mod resolve;
@@ -11,6 +12,7 @@ use crate::handler::Handled;
 use crate::request::Request;
 use crate::response::Response;
 use bytes::Bytes;
+use eleven_messaging::RequestHead;
 use eleven_net::file::{Meta, Root};
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::negotiation::{self, Reason, Variant};
@@ -18,6 +20,7 @@ use eleven_semantics::range::RangeLimits;
 use eleven_semantics::target::{InvalidPath, push_encoded_path};
 use eleven_semantics::{Fields, Known, Method, Status};
 use hot::{Entry, Hot, HotFile, Lookup};
+use listing::ListingOptions;
 use media::MediaTypes;
 use reply::{Labels, Representation, Source};
 use resolve::{Coding, Found, Lookups, Offer, Unavailable};
@@ -37,6 +40,8 @@ pub struct FilesOptions {
     pub types: MediaTypes,
     /// Limits on Range.
     pub ranges: RangeLimits,
+    /// Listings of directories without index file; `None` answers 404.
+    pub listing: Option<ListingOptions>,
     /// 406 where no variant is acceptable, instead of the one a server would choose unasked (RFC 9110 §15.5.7).
     pub strict_negotiation: bool,
 }
@@ -79,7 +84,7 @@ impl Files {
     /// Answers a request.
     pub fn handle(&self, request: &mut Request, worker: &Worker<'_>) -> Handled {
         match request.head.method {
-            Method::Get | Method::Head => self.get(request, worker).into(),
+            Method::Get | Method::Head => self.get(request, worker),
             Method::Options => self.options().into(),
             // 9110-9.1-03, 9110-9.1-04
             ref method if method.is_known() => self.method_not_allowed().into(),
@@ -105,26 +110,26 @@ impl Files {
         "GET, HEAD, OPTIONS"
     }
 
-    fn get(&self, request: &mut Request, worker: &Worker<'_>) -> Response {
+    fn get(&self, request: &mut Request, worker: &Worker<'_>) -> Handled {
         let known = {
             let hot = worker.hot.borrow();
             match self.hot_key(request).map(|key| hot.get(self.0.id, key, worker.now_ms)) {
                 Some(Lookup::Fresh(entry)) => {
                     let entry = entry.clone();
-                    return self.answer_from_memory(&entry, request, worker);
+                    return self.answer_from_memory(&entry, request, worker).into();
                 }
                 Some(Lookup::Unchecked(entry)) => Some(entry.clone()),
                 Some(Lookup::Absent) | None => None,
             }
         };
-        let response = self.answer_from_disk(request, worker, known.as_ref());
-        response.unwrap_or_else(|unavailable| {
+        let handled = self.answer_from_disk(request, worker, known.as_ref());
+        handled.unwrap_or_else(|unavailable| {
             if known.is_some()
                 && let Some(key) = self.hot_key(request)
             {
                 worker.hot.borrow_mut().remove(self.0.id, key);
             }
-            unavailable_response(request, &unavailable)
+            unavailable_response(&request.head, &unavailable).into()
         })
     }
 
@@ -155,34 +160,37 @@ impl Files {
         request: &mut Request,
         worker: &Worker<'_>,
         known: Option<&Rc<Entry>>,
-    ) -> Result<Response, Unavailable> {
+    ) -> Result<Handled, Unavailable> {
         let options = &self.0.options;
         let path = match request.path() {
             Ok(path) => path,
             // Fault P02: no file has such a name.
             Err(InvalidPath::EncodedSlash) => return Err(Unavailable::NotFound),
             Err(InvalidPath::Nul | InvalidPath::AboveRoot | InvalidPath::PercentEncoding) => {
-                return Ok(Response::new(Status::BAD_REQUEST));
+                return Ok(Response::new(Status::BAD_REQUEST).into());
             }
         };
         let Some(beneath) = self.beneath(path) else { return Err(Unavailable::NotFound) };
         if beneath.is_empty() {
-            return Ok(self.redirect_to_slash(request));
+            return Ok(self.redirect_to_slash(request).into());
         }
         let (offers, path) = match resolve::resolve(&self.0.root, beneath, &options.lookups)? {
             Found::Files { offers, path } => (offers, path),
-            Found::RedirectToSlash => return Ok(self.redirect_to_slash(request)),
-            Found::Directory(_) => return Err(Unavailable::NotFound),
+            Found::RedirectToSlash => return Ok(self.redirect_to_slash(request).into()),
+            Found::Directory(directory) => {
+                let beneath = beneath.to_vec();
+                return self.list(request, beneath, directory.file, worker);
+            }
         };
 
         if let Some(entry) = known
             && is_current(entry, &offers)
         {
             entry.confirm(worker.now_ms);
-            return Ok(self.answer_from_memory(entry, request, worker));
+            return Ok(self.answer_from_memory(entry, request, worker).into());
         }
         if let Some(entry) = self.read_into_memory(&offers, &path, request, worker)? {
-            return Ok(self.answer_from_memory(&entry, request, worker));
+            return Ok(self.answer_from_memory(&entry, request, worker).into());
         }
         if known.is_some()
             && let Some(key) = self.hot_key(request)
@@ -192,13 +200,13 @@ impl Files {
 
         let variants: Vec<_> = offers.iter().map(Offer::variant).collect();
         let Some(index) = self.choose(&request.head.fields, &variants) else {
-            return Ok(self.not_acceptable(&variants));
+            return Ok(self.not_acceptable(&variants).into());
         };
         let representation = self.representation(&offers, index, &path, worker.now)?;
         let file = offers.into_iter().nth(index).map(|offer| offer.opened.file);
         // The index is one of the offers.
         let Some(file) = file else { return Err(Unavailable::NotFound) };
-        Ok(self.respond(request, &representation, &Source::File(Rc::new(file)), worker))
+        Ok(self.respond(request, &representation, &Source::File(Rc::new(file)), worker).into())
     }
 
     /// The path beneath the mount, with its slash; empty if it is the mount itself, `None` if it is elsewhere
@@ -234,6 +242,33 @@ impl Files {
         let mut response = Response::new(Status::MOVED_PERMANENTLY);
         response.add(Known::Location, location);
         response
+    }
+
+    /// A listing, made beside the worker: reading a large directory takes long.
+    fn list(
+        &self,
+        request: &mut Request,
+        beneath: Vec<u8>,
+        directory: File,
+        worker: &Worker<'_>,
+    ) -> Result<Handled, Unavailable> {
+        let Some(options) = self.0.options.listing.clone() else { return Err(Unavailable::NotFound) };
+        let shown = request.path().map_or_else(|_| beneath.clone(), <[u8]>::to_vec);
+        let (files, request, now, random) = (self.clone(), request.take(), worker.now, worker.random);
+        Ok(Handled::later(async move {
+            let order = listing::Order::parse(request.head.target.query().unwrap_or_default());
+            let form = listing::Form::of(&request.head.fields);
+            let ranges = files.0.options.ranges;
+            let made = tokio::task::spawn_blocking(move || {
+                let listing = listing::read(&files.0.root, &beneath, &directory, order, &options);
+                listing.map(|listing| listing.write(form, &shown, order))
+            });
+            match made.await {
+                Ok(Ok(content)) => listing::respond(&request.head, form, content, now, &ranges, random),
+                Ok(Err(error)) => unavailable_response(&request.head, &Unavailable::from(error)),
+                Err(_) => Response::new(Status::INTERNAL_SERVER_ERROR),
+            }
+        }))
     }
 
     /// Takes files into memory if they are small and settled; `None` if not.
@@ -394,10 +429,10 @@ fn read_whole(file: &File, meta: &Meta) -> Result<Option<Bytes>, Unavailable> {
     Ok((Meta::of(file)? == *meta).then(|| content.into()))
 }
 
-fn unavailable_response(request: &Request, unavailable: &Unavailable) -> Response {
+fn unavailable_response(head: &RequestHead, unavailable: &Unavailable) -> Response {
     let status = unavailable.status();
     if matches!(unavailable, Unavailable::Forbidden(_) | Unavailable::Exhausted(_) | Unavailable::Failed(_)) {
-        let target = request.head.target.as_bytes().escape_ascii();
+        let target = head.target.as_bytes().escape_ascii();
         tracing::warn!(%target, why = %unavailable, %status, "a file could not be served");
     }
     let mut response = Response::new(status);

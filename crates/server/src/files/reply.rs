@@ -77,6 +77,27 @@ impl Representation {
         })
     }
 
+    /// That of content made here: its entity tag is a hash of it, and it has no modification date.
+    ///
+    /// # Errors
+    /// If a label is no field value.
+    pub fn of_content(content: &[u8], labels: &Labels<'_>) -> Result<Representation, InvalidField> {
+        let etag = tag_of_hash(xxhash_rust::xxh3::xxh3_128(content));
+        let mut fields = Fields::with_capacity(256);
+        fields.push(Known::ContentType, labels.content_type)?;
+        fields.push(Known::ETag, &etag)?;
+        fields.push(Known::AcceptRanges, "bytes")?;
+        if let Some(vary) = labels.vary {
+            fields.push(Known::Vary, vary)?;
+        }
+        Ok(Representation {
+            fields: Rc::new(fields),
+            length: content.len() as u64,
+            etag: Some(etag.into()),
+            last_modified: None,
+        })
+    }
+
     /// Memory held, for accounting.
     pub fn memory_bytes(&self) -> usize {
         self.fields.memory_bytes() + size_of::<Fields>() + self.etag.as_ref().map_or(0, |etag| etag.len())
@@ -110,10 +131,14 @@ pub fn entity_tag(meta: &Meta) -> Vec<u8> {
     for (bytes, number) in state.chunks_exact_mut(8).zip(numbers) {
         bytes.copy_from_slice(&number.to_be_bytes());
     }
-    let hash = xxhash_rust::xxh3::xxh3_128(&state).to_be_bytes();
+    tag_of_hash(xxhash_rust::xxh3::xxh3_128(&state))
+}
+
+fn tag_of_hash(hash: u128) -> Vec<u8> {
     let mut tag = vec![b'"'; 24];
     // 16 octets always make 22 characters without padding.
-    let written = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode_slice(hash, &mut tag[1..23]);
+    let engine = &base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let written = engine.encode_slice(hash.to_be_bytes(), &mut tag[1..23]);
     debug_assert_eq!(written, Ok(22));
     tag
 }
