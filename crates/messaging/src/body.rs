@@ -15,7 +15,7 @@ pub struct BodyDecoder(Decoding);
 #[derive(Debug)]
 enum Decoding {
     Length(u64),
-    Chunked(Box<chunked::Decoder>),
+    Chunked(chunked::Decoder),
     UntilClose,
     Gzip(Box<Gzip>),
     Ended,
@@ -51,7 +51,7 @@ impl BodyDecoder {
         BodyDecoder(match framing {
             Framing::None | Framing::Length(0) => Decoding::Ended,
             Framing::Length(n) => Decoding::Length(n),
-            Framing::Chunked { gzip: false } => Decoding::Chunked(Box::default()),
+            Framing::Chunked { gzip: false } => Decoding::Chunked(chunked::Decoder::new()),
             Framing::UntilClose { gzip: false } => Decoding::UntilClose,
             Framing::Chunked { gzip: true } => Decoding::gzip(Some(chunked::Decoder::new())),
             Framing::UntilClose { gzip: true } => Decoding::gzip(None),
@@ -122,15 +122,13 @@ impl BodyDecoder {
             Decoding::Gzip(gzip) => gzip.decode(input, end_of_input, config)?,
             Decoding::Ended => return Ok((0, Piece::End)),
         };
-        match piece {
-            Piece::NeedMore if end_of_input => return Err(Malformed::BodyCut),
-            Piece::End => {
-                // Trailers outlive the end; everything else is dropped.
-                if !matches!(self.0, Decoding::Chunked(_) | Decoding::Gzip(_)) {
-                    self.0 = Decoding::Ended;
-                }
-            }
-            _ => {}
+        // `end_of_input` speaks of what stands in `input`; a body that wants more than that is cut.
+        if piece == Piece::NeedMore && end_of_input {
+            return Err(Malformed::BodyCut);
+        }
+        // Trailers outlive the end; everything else is dropped.
+        if piece == Piece::End && !matches!(self.0, Decoding::Chunked(_) | Decoding::Gzip(_)) {
+            self.0 = Decoding::Ended;
         }
         Ok((taken, piece))
     }

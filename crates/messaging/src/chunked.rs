@@ -9,9 +9,10 @@ use eleven_semantics::grammar::{hex_digit, is_field_octet, is_tchar};
 use eleven_semantics::names::Known;
 
 /// Where the decoder stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum State {
     /// At the start of a chunk-size line.
+    #[default]
     Size,
     /// Inside chunk data, so many octets before its end.
     Data(u64),
@@ -23,14 +24,21 @@ enum State {
 }
 
 /// Reads a chunked body.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Decoder {
     state: State,
     extension_bytes: usize,
     framing_bytes: u64,
     data_bytes: u64,
-    trailer_bytes: usize,
-    trailers: Fields,
+    /// Most bodies have none, and pay one word for it.
+    trailers: Option<Box<Trailers>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Trailers {
+    fields: Fields,
+    bytes: usize,
+    lines: usize,
 }
 
 /// What one call of [`Decoder::decode`] found.
@@ -44,23 +52,10 @@ pub enum Chunk<'b> {
     End,
 }
 
-impl Default for Decoder {
-    fn default() -> Self {
-        Decoder::new()
-    }
-}
-
 impl Decoder {
     /// At the start of a body.
     pub fn new() -> Decoder {
-        Decoder {
-            state: State::Size,
-            extension_bytes: 0,
-            framing_bytes: 0,
-            data_bytes: 0,
-            trailer_bytes: 0,
-            trailers: Fields::new(),
-        }
+        Decoder::default()
     }
 
     /// Reads from the front of `input`; how much was taken, and what it was.
@@ -72,12 +67,7 @@ impl Decoder {
         loop {
             match self.state {
                 State::Size => {
-                    let Some((line, next)) = field_section::line(input, at)? else {
-                        // 16 digits and all the extensions there may be.
-                        if input.len() - at > config.limits.chunk_extension_bytes_max + 18 {
-                            return Err(Malformed::ChunkExtensionsTooLarge);
-                        }
-                        check_unfinished_size(&input[at..])?;
+                    let Some((line, next)) = self.line(input, at, config, Decoder::unfinished_size)? else {
                         return Ok((at, Chunk::NeedMore));
                     };
                     let size = self.size_line(line, config)?;
@@ -105,10 +95,8 @@ impl Decoder {
                     _ => return Err(Malformed::ChunkEnd),
                 },
                 State::Trailers => {
-                    let Some((line, next)) = field_section::line(input, at)? else {
-                        if self.trailer_bytes + input.len() - at > config.limits.trailer_section_bytes_max {
-                            return Err(Malformed::TrailersTooLarge);
-                        }
+                    let Some((line, next)) = self.line(input, at, config, Decoder::unfinished_trailer)?
+                    else {
                         return Ok((at, Chunk::NeedMore));
                     };
                     if line.is_empty() {
@@ -130,24 +118,70 @@ impl Decoder {
 
     /// The trailer section, if it has any line. Kept apart from the header section (9112-7.1.2-02).
     pub fn take_trailers(&mut self) -> Option<Fields> {
-        let trailers = std::mem::take(&mut self.trailers);
-        (!trailers.is_empty()).then_some(trailers)
+        let trailers = self.trailers.take()?;
+        (!trailers.fields.is_empty()).then_some(trailers.fields)
+    }
+
+    /// The line at `at`. However the octets come, the answer is the one of their coming one by one: what is
+    /// wrong before the line ends is found first.
+    #[inline]
+    fn line<'b>(
+        &self,
+        input: &'b [u8],
+        at: usize,
+        config: &Config,
+        unfinished: fn(&Decoder, &[u8], &Config) -> Result<(), Malformed>,
+    ) -> Result<Option<(&'b [u8], usize)>, Malformed> {
+        match field_section::line(input, at) {
+            Ok(Some(found)) => Ok(Some(found)),
+            Ok(None) => unfinished(self, &input[at..], config).map(|()| None),
+            Err(fault) => {
+                let rest = &input[at..];
+                let lf = memchr::memchr(b'\n', rest).unwrap_or(0);
+                unfinished(self, &rest[..lf], config).and(Err(fault))
+            }
+        }
     }
 
     fn size_line(&mut self, line: &[u8], config: &Config) -> Result<u64, Malformed> {
-        // 9112-7.1-R1 and 9112-7.1-03: hexadecimal digits only, and no more than fit (faults S58 to S61).
-        let digits = line.iter().take_while(|&&b| hex_digit(b).is_some()).count();
-        if digits == 0 || digits > 16 {
-            return Err(Malformed::ChunkSize);
+        let (size, extensions) = split_size(line)?;
+        if extensions.is_empty() {
+            return Ok(size);
         }
-        let size = line[..digits].iter().fold(0u64, |n, &b| n << 4 | u64::from(hex_digit(b).unwrap_or(0)));
-        let extensions = &line[digits..];
         self.extension_bytes += extensions.len();
         if self.extension_bytes > config.limits.chunk_extension_bytes_max {
             return Err(Malformed::ChunkExtensionsTooLarge);
         }
         check_extensions(extensions)?;
         Ok(size)
+    }
+
+    /// A size line whose end has not come: wrong already? So that nothing waits for a line end that never comes.
+    fn unfinished_size(&self, rest: &[u8], config: &Config) -> Result<(), Malformed> {
+        if rest.is_empty() {
+            return Ok(());
+        }
+        // A CR at the end may belong to the line end.
+        let (_, extensions) = split_size(rest)?;
+        let extensions = extensions.strip_suffix(b"\r").unwrap_or(extensions);
+        if self.extension_bytes + extensions.len() > config.limits.chunk_extension_bytes_max {
+            return Err(Malformed::ChunkExtensionsTooLarge);
+        }
+        Ok(())
+    }
+
+    /// A trailer line whose end has not come. A CR alone may begin the empty line, which is not counted.
+    fn unfinished_trailer(&self, rest: &[u8], config: &Config) -> Result<(), Malformed> {
+        if rest == b"\r" { Ok(()) } else { self.check_trailer_bytes(rest.len(), config) }
+    }
+
+    fn check_trailer_bytes(&self, more: usize, config: &Config) -> Result<(), Malformed> {
+        let before = self.trailers.as_ref().map_or(0, |trailers| trailers.bytes);
+        if before + more > config.limits.trailer_section_bytes_max {
+            Err(Malformed::TrailersTooLarge)
+        } else {
+            Ok(())
+        }
     }
 
     fn count_framing(&mut self, octets: u64, config: &Config) -> Result<(), Malformed> {
@@ -161,12 +195,12 @@ impl Decoder {
     }
 
     fn trailer_line(&mut self, line: &[u8], whole: &[u8], config: &Config) -> Result<(), Malformed> {
-        let limits = &config.limits;
+        self.check_trailer_bytes(whole.len(), config)?;
         let field = field_line(line)?;
-        self.trailer_bytes += whole.len();
-        if self.trailer_bytes > limits.trailer_section_bytes_max
-            || self.trailers.len() >= limits.trailer_lines_max
-        {
+        let trailers = self.trailers.get_or_insert_default();
+        trailers.bytes += whole.len();
+        trailers.lines += 1;
+        if trailers.lines > config.limits.trailer_lines_max {
             return Err(Malformed::TrailersTooLarge);
         }
         let known = Known::lookup(field.name);
@@ -174,22 +208,31 @@ impl Decoder {
         // never be merged into the header section (fault S68).
         let forbidden = known.is_some_and(|known| !known.allowed_in_trailers());
         if !forbidden && !is_dropped(field.name, known, config.options.keep_underscore_names) {
-            append(&mut self.trailers, whole, field, known);
+            append(&mut trailers.fields, whole, field, known);
         }
         Ok(())
     }
 }
 
-/// A size line whose end has not come: wrong already? So that nothing waits for a line end that never comes.
-fn check_unfinished_size(line: &[u8]) -> Result<(), Malformed> {
-    let digits = line.iter().take_while(|&&b| hex_digit(b).is_some()).count();
-    let plausible = digits <= 16
-        && match line.get(digits) {
-            None => true,
-            Some(b';' | b' ' | b'\t' | b'\r') => digits > 0,
-            Some(_) => false,
-        };
-    if plausible { Ok(()) } else { Err(Malformed::ChunkSize) }
+/// The size and what follows it, which can only be an extension, or white space before one, or a line end.
+///
+/// 9112-7.1-R1 and 9112-7.1-03: hexadecimal digits only, and no more than fit (faults S58 to S61).
+#[inline]
+fn split_size(line: &[u8]) -> Result<(u64, &[u8]), Malformed> {
+    let mut size = 0u64;
+    let mut digits = 0;
+    while let Some(value) = line.get(digits).and_then(|&b| hex_digit(b)) {
+        if digits == 16 {
+            return Err(Malformed::ChunkSize);
+        }
+        size = size << 4 | u64::from(value);
+        digits += 1;
+    }
+    match line.get(digits) {
+        _ if digits == 0 => Err(Malformed::ChunkSize),
+        None | Some(b';' | b' ' | b'\t' | b'\r') => Ok((size, &line[digits..])),
+        Some(_) => Err(Malformed::ChunkSize),
+    }
 }
 
 /// `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`. White space alone is no
@@ -200,7 +243,6 @@ fn check_extensions(mut rest: &[u8]) -> Result<(), Malformed> {
         rest = skip_ws(rest).strip_prefix(b";").ok_or(match skip_ws(rest) {
             [] => Malformed::ChunkSize,
             [b'\r', ..] => Malformed::BareCr,
-            _ if skip_ws(rest).len() == rest.len() => Malformed::ChunkSize,
             _ => BAD,
         })?;
         rest = token(skip_ws(rest)).ok_or(BAD)?;

@@ -6,6 +6,7 @@ use crate::field_section::{self, append, field_line, is_dropped};
 use crate::framing::{self, Framing};
 use crate::limits::Config;
 use crate::start_line;
+use eleven_semantics::expect;
 use eleven_semantics::grammar;
 use eleven_semantics::names::Known;
 use eleven_semantics::target::Authority;
@@ -97,19 +98,44 @@ pub struct Scan {
     searched: u32,
     section_at: u32,
     lines: u32,
+    /// Which of the fields came that may come once only.
+    decisive: u8,
 }
 
 impl Scan {
     /// Before the first octet.
-    pub const FRESH: Scan = Scan { line_at: 0, searched: 0, section_at: 0, lines: 0 };
+    pub const FRESH: Scan = Scan { line_at: 0, searched: 0, section_at: 0, lines: 0, decisive: 0 };
 
     fn at(line_at: usize) -> Scan {
         Scan { line_at: line_at as u32, searched: line_at as u32, ..Scan::FRESH }
     }
 
+    #[inline]
     fn go_to(&mut self, line_at: usize) {
         self.line_at = line_at as u32;
         self.searched = line_at as u32;
+    }
+
+    /// Fields whose repetition would leave open who is speaking, to whom, or what the content is (9112-3.2-06b,
+    /// fault X24).
+    #[inline]
+    fn check_repeated(&mut self, known: Option<Known>) -> Result<(), Malformed> {
+        let bit = match known {
+            Some(Known::Host) => 1,
+            Some(Known::Authorization) => 2,
+            Some(Known::ProxyAuthorization) => 4,
+            Some(Known::ContentType) => 8,
+            Some(Known::ContentRange) => 16,
+            Some(Known::Origin) => 32,
+            _ => return Ok(()),
+        };
+        if self.decisive & bit != 0 {
+            return Err(known
+                .filter(|&known| known != Known::Host)
+                .map_or(Malformed::HostRepeated, Malformed::Repeated));
+        }
+        self.decisive |= bit;
+        Ok(())
     }
 
     /// Nothing was read yet.
@@ -123,12 +149,13 @@ impl Scan {
 /// # Errors
 /// The first rule broken, in the order of the message: line by line, then framing, then Host.
 pub fn request_head(input: &[u8], config: &Config, head: &mut RequestHead) -> Result<Progress, Malformed> {
-    let limits = &config.limits;
-    let Some((first, mut at)) = field_section::line(input, 0)? else {
-        check_unfinished_start(input, config)?;
-        return Ok(Progress::Incomplete(Scan { searched: input.len() as u32, ..Scan::default() }));
+    let mut scan = Scan::FRESH;
+    let Some((first, mut at)) = next_line(input, &scan, config, unfinished_request)? else {
+        scan.searched = input.len() as u32;
+        return Ok(Progress::Incomplete(scan));
     };
-    let (method, version) = start_line::request_line(first, limits, &config.options, &mut head.target)?;
+    let (method, version) =
+        start_line::request_line(first, &config.limits, &config.options, &mut head.target)?;
     head.method = method;
     head.version = version;
     head.fields.clear();
@@ -137,37 +164,23 @@ pub fn request_head(input: &[u8], config: &Config, head: &mut RequestHead) -> Re
     if version == Version::Http09 {
         return Ok(Progress::Complete(at));
     }
-    let section_at = at;
-    let mut lines = 0;
+    scan.section_at = at as u32;
     loop {
-        let Some((line, next)) = field_section::line(input, at)? else {
-            let scan = Scan {
-                line_at: at as u32,
-                searched: input.len() as u32,
-                section_at: section_at as u32,
-                lines,
-            };
-            check_section(&scan, input.len(), config)?;
+        scan.go_to(at);
+        let Some((line, next)) = next_line(input, &scan, config, unfinished_request)? else {
+            scan.searched = input.len() as u32;
             return Ok(Progress::Incomplete(scan));
         };
         if line.is_empty() {
             at = next;
             break;
         }
+        check_section_bytes(&scan, next, config)?;
         let field = field_line(line)?;
-        lines += 1;
-        check_section(&Scan { section_at: section_at as u32, lines, ..Scan::default() }, next, config)?;
+        scan.lines += 1;
+        check_lines(&scan, config)?;
         let known = Known::lookup(field.name);
-        if let Some(known) = known
-            && is_decisive(known)
-            && head.fields.contains(known)
-        {
-            return Err(if known == Known::Host {
-                Malformed::HostRepeated
-            } else {
-                Malformed::Repeated(known)
-            });
-        }
+        scan.check_repeated(known)?;
         if !is_dropped(field.name, known, config.options.keep_underscore_names) {
             append(&mut head.fields, &input[at..next], field, known);
         }
@@ -194,14 +207,8 @@ pub fn scan_request_head(
     spare: &mut RequestHead,
 ) -> Result<bool, Malformed> {
     loop {
-        let found = field_section::line_from(input, scan.line_at as usize, scan.searched as usize)?;
-        let Some((line, next)) = found else {
+        let Some((line, next)) = next_line(input, scan, config, unfinished_request)? else {
             scan.searched = input.len() as u32;
-            if scan.section_at == 0 {
-                check_unfinished_start(input, config)?;
-            } else {
-                check_section(scan, input.len(), config)?;
-            }
             return Ok(false);
         };
         if scan.section_at == 0 {
@@ -214,12 +221,13 @@ pub fn scan_request_head(
         } else if line.is_empty() {
             return Ok(true);
         } else {
-            field_line(line)?;
+            check_section_bytes(scan, next, config)?;
+            let field = field_line(line)?;
             scan.lines += 1;
-            check_section(scan, next, config)?;
+            check_lines(scan, config)?;
+            scan.check_repeated(Known::lookup(field.name))?;
         }
-        scan.line_at = next as u32;
-        scan.searched = next as u32;
+        scan.go_to(next);
     }
 }
 
@@ -378,57 +386,20 @@ fn unfinished_response(input: &[u8], config: &Config) -> Result<(), Malformed> {
     if too_long { start_line::status_line(input, &config.limits).map(|_| ()) } else { Ok(()) }
 }
 
+#[inline]
 fn check_section_bytes(scan: &Scan, end: usize, config: &Config) -> Result<(), Malformed> {
     let bytes = end - scan.section_at as usize;
     if bytes > config.limits.field_section_bytes_max { Err(Malformed::FieldSectionTooLarge) } else { Ok(()) }
 }
 
+#[inline]
 fn check_lines(scan: &Scan, config: &Config) -> Result<(), Malformed> {
     if scan.lines as usize > config.limits.field_lines_max { Err(Malformed::TooManyFields) } else { Ok(()) }
 }
 
-/// A start line that has not ended: is it too long already?
-fn check_unfinished_start(input: &[u8], config: &Config) -> Result<(), Malformed> {
-    let limits = &config.limits;
-    match memchr::memchr(b' ', input) {
-        None if input.len() > limits.method_bytes_max => {
-            Err(if grammar::is_token(input) { Malformed::MethodTooLong } else { Malformed::RequestLine })
-        }
-        // The two spaces and the version are 10 octets more.
-        Some(space) if input.len() - space > limits.target_bytes_max + 12 => {
-            Err(if space > limits.method_bytes_max {
-                Malformed::MethodTooLong
-            } else {
-                Malformed::TargetTooLong
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-#[inline]
-fn check_section(scan: &Scan, end: usize, config: &Config) -> Result<(), Malformed> {
-    if end - scan.section_at as usize > config.limits.field_section_bytes_max {
-        Err(Malformed::FieldSectionTooLarge)
-    } else if scan.lines as usize > config.limits.field_lines_max {
-        Err(Malformed::TooManyFields)
-    } else {
-        Ok(())
-    }
-}
-
-/// Fields whose repetition would leave open who is speaking, to whom, or what the content is.
-#[inline]
-fn is_decisive(known: Known) -> bool {
-    matches!(
-        known,
-        Known::Host
-            | Known::Authorization
-            | Known::ProxyAuthorization
-            | Known::ContentType
-            | Known::ContentRange
-            | Known::Origin
-    )
+/// A request line that has not ended: wrong already?
+fn unfinished_request(input: &[u8], config: &Config) -> Result<(), Malformed> {
+    start_line::unfinished_request_line(input, &config.limits)
 }
 
 /// 9112-3.2-06a to c. HTTP/1.0 needs no Host, but a wrong one is no better there.
@@ -441,20 +412,14 @@ fn check_host(version: Version, fields: &Fields) -> Result<(), Malformed> {
     }
 }
 
-/// 9110-10.1.1-01 and following: HTTP/1.0 has no expectations, and content must be announced.
+/// What [`expect::expectation`] reads, where content is announced (9110-10.1.1-07).
 fn expectation(version: Version, head: &RequestHead) -> Expectation {
-    if !head.fields.contains(Known::Expect) || version < Version::Http11 {
+    if !head.fields.contains(Known::Expect) {
         return Expectation::None;
     }
-    let mut members = head.fields.all(Known::Expect);
-    match (members.next(), members.next()) {
-        (Some(one), None) if one.eq_ignore_ascii_case(b"100-continue") => {
-            if head.framing.has_body() {
-                Expectation::Continue
-            } else {
-                Expectation::None
-            }
-        }
-        _ => Expectation::Unknown,
+    match expect::expectation(version, &head.fields) {
+        expect::Expectation::Continue if head.framing.has_body() => Expectation::Continue,
+        expect::Expectation::Continue | expect::Expectation::None => Expectation::None,
+        expect::Expectation::Unknown => Expectation::Unknown,
     }
 }

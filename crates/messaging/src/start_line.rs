@@ -11,38 +11,78 @@ use eleven_semantics::{Method, RequestTarget, Status, Version};
 /// The target's memory is reused. A line without version is an HTTP/0.9 request if the options allow it.
 ///
 /// # Errors
-/// The first rule broken, in the order method, version, target.
+/// The first rule broken, in the order method, limits, version, target.
+#[inline]
 pub fn request_line(
     line: &[u8],
     limits: &Limits,
     options: &Options,
     target: &mut RequestTarget,
 ) -> Result<(Method, Version), Malformed> {
-    let Some(space) = memchr::memchr(b' ', line) else {
-        return Err(if line.len() > limits.method_bytes_max && grammar::is_token(line) {
-            Malformed::MethodTooLong
-        } else if line.contains(&b'\r') {
-            Malformed::BareCr
-        } else {
-            Malformed::RequestLine
-        });
+    let space = match method_end(line, limits) {
+        Some(space) if space <= limits.method_bytes_max => space,
+        _ => return Err(no_method(line, limits)),
     };
-    let (name, rest) = (&line[..space], &line[space + 1..]);
-    if space > limits.method_bytes_max {
-        return Err(if grammar::is_token(name) { Malformed::MethodTooLong } else { Malformed::Method });
-    }
-    let method = Method::from_bytes(name).ok_or(Malformed::Method)?;
-    let (raw, version) = match memchr::memchr(b' ', rest) {
+    let rest = &line[space + 1..];
+    let method = Method::from_bytes(&line[..space]).ok_or(Malformed::Method)?;
+    let (raw, version) = match target_end(rest, limits) {
+        Some(0) => return Err(Malformed::RequestLine),
         Some(at) => (&rest[..at], version(&rest[at + 1..])?),
+        None if rest.len() > limits.target_bytes_max => return Err(Malformed::TargetTooLong),
         None if options.http09 && method == Method::Get => (rest, Version::Http09),
         None if rest.contains(&b'\r') => return Err(Malformed::BareCr),
         None => return Err(Malformed::RequestLine),
     };
-    if raw.len() > limits.target_bytes_max {
-        return Err(Malformed::TargetTooLong);
-    }
     target.parse_into(&method, raw).map_err(Malformed::Target)?;
     Ok((method, version))
+}
+
+/// A request line whose end has not come: wrong already? Says the same of it as [`request_line`] would of any
+/// line that begins so, and nothing that more octets could change.
+///
+/// # Errors
+/// As [`request_line`].
+pub fn unfinished_request_line(input: &[u8], limits: &Limits) -> Result<(), Malformed> {
+    // A CR at the end may belong to the line end.
+    let line = input.strip_suffix(b"\r").unwrap_or(input);
+    let Some(space) = method_end(line, limits) else {
+        return if line.len() > limits.method_bytes_max { Err(no_method(line, limits)) } else { Ok(()) };
+    };
+    let rest = &line[space + 1..];
+    let fault = match target_end(rest, limits) {
+        Some(0) => Malformed::RequestLine,
+        Some(at) if rest.len() > at + 1 + VERSION_BYTES => Malformed::Version,
+        None if rest.len() > limits.target_bytes_max => Malformed::TargetTooLong,
+        _ => return Ok(()),
+    };
+    Err(if grammar::is_token(&line[..space]) { fault } else { Malformed::Method })
+}
+
+/// Length of `HTTP/1.1`.
+const VERSION_BYTES: usize = 8;
+
+/// Where the method ends, if that is within its limit.
+#[inline]
+fn method_end(line: &[u8], limits: &Limits) -> Option<usize> {
+    line.iter().take(limits.method_bytes_max.saturating_add(1)).position(|&b| b == b' ')
+}
+
+/// Where the target ends, if that is within its limit.
+#[inline]
+fn target_end(rest: &[u8], limits: &Limits) -> Option<usize> {
+    memchr::memchr(b' ', &rest[..rest.len().min(limits.target_bytes_max.saturating_add(1))])
+}
+
+#[cold]
+fn no_method(line: &[u8], limits: &Limits) -> Malformed {
+    if line.len() > limits.method_bytes_max {
+        let token = grammar::is_token(&line[..limits.method_bytes_max + 1]);
+        if token { Malformed::MethodTooLong } else { Malformed::Method }
+    } else if line.contains(&b'\r') {
+        Malformed::BareCr
+    } else {
+        Malformed::RequestLine
+    }
 }
 
 /// `HTTP-version`. Minor versions above 1 are treated as HTTP/1.1 (9110-6.2-06).

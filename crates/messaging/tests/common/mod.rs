@@ -47,7 +47,7 @@ impl Script {
     fn line(&mut self, line: &str) {
         if !self.data.is_empty() {
             let data = std::mem::take(&mut self.data);
-            let _ = write!(self.text, "data {}\n", shown(&data));
+            let _ = writeln!(self.text, "data {}", shown(&data));
         }
         self.text.push_str(line);
         self.text.push('\n');
