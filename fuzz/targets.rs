@@ -3,8 +3,11 @@
 //! no mistake that nothing complains about.
 
 use eleven_messaging::chunked::{Chunk, Decoder};
-use eleven_messaging::head::{Progress, Scan, request_head, response_head, scan_request_head};
+use eleven_messaging::head::{
+    Progress, Scan, request_head, response_head, scan_request_head, scan_response_head,
+};
 use eleven_messaging::server::{Answer, Length, Received, ServerConnection};
+use eleven_messaging::{Arrived, ClientConnection, Options, Request};
 use eleven_messaging::{
     Config, Framing, Malformed, RequestHead, ResponseHead, field_section as section, framing as decide,
 };
@@ -14,21 +17,15 @@ use eleven_semantics::target::{Authority, canonical_path, push_encoded_path};
 use eleven_semantics::{Fields, Method, RequestTarget, Status, Version};
 use std::sync::Arc;
 
-/// A head, as a request and as a response. A request head that comes octet by octet gives the same result.
+/// A head, as a request and as a response. One that comes octet by octet gives the same result, or is refused
+/// for the same reason.
 pub fn head(data: &[u8]) {
     let config = Config::default();
     let mut whole = RequestHead::default();
     let outcome = request_head(data, &config, &mut whole);
     let mut dripped = RequestHead::default();
     let dripped_outcome = drip_head(data, &config, &mut dripped);
-    match outcome {
-        // A second Host is only seen once a dripping head is complete; until then it waits, or finds another
-        // fault first.
-        Err(Malformed::HostRepeated | Malformed::Repeated(_)) => {
-            assert!(!matches!(dripped_outcome, Ok(Progress::Complete(_))));
-        }
-        _ => assert_eq!(progress(&outcome), progress(&dripped_outcome), "dripped, the head differs"),
-    }
+    assert_eq!(progress(&outcome), progress(&dripped_outcome), "dripped, the head differs");
     if let Ok(Progress::Complete(end)) = outcome {
         assert!(end <= data.len());
         assert_eq!(
@@ -37,10 +34,19 @@ pub fn head(data: &[u8]) {
         );
         again(&whole, &config);
     }
-    for method in [Method::Get, Method::Head, Method::Connect] {
-        let mut head = ResponseHead::default();
-        if let Ok(Progress::Complete(end)) = response_head(data, &config, &method, &mut head) {
-            assert!(end <= data.len());
+    for unfold_responses in [true, false] {
+        let options = Options { unfold_responses, ..Options::default() };
+        let config = Config { options, ..Config::default() };
+        for method in [Method::Get, Method::Head, Method::Connect] {
+            let mut head = ResponseHead::default();
+            let outcome = response_head(data, &config, &method, &mut head);
+            let mut dripped = ResponseHead::default();
+            let dripped_outcome = drip_response_head(data, &config, &method, &mut dripped);
+            assert_eq!(progress(&outcome), progress(&dripped_outcome), "dripped, the response head differs");
+            if let Ok(Progress::Complete(end)) = outcome {
+                assert!(end <= data.len());
+                assert_eq!((head.fields, head.framing), (dripped.fields, dripped.framing));
+            }
         }
     }
 }
@@ -60,6 +66,24 @@ fn drip_head(data: &[u8], config: &Config, head: &mut RequestHead) -> Result<Pro
     for len in 0..=data.len() {
         if scan.is_fresh() || scan_request_head(&data[..len], config, &mut scan, &mut spare)? {
             match request_head(&data[..len], config, head)? {
+                Progress::Incomplete(at) => scan = at,
+                complete => return Ok(complete),
+            }
+        }
+    }
+    Ok(Progress::Incomplete(scan))
+}
+
+fn drip_response_head(
+    data: &[u8],
+    config: &Config,
+    method: &Method,
+    head: &mut ResponseHead,
+) -> Result<Progress, Malformed> {
+    let mut scan = Scan::default();
+    for len in 0..=data.len() {
+        if scan.is_fresh() || scan_response_head(&data[..len], config, &mut scan)? {
+            match response_head(&data[..len], config, method, head)? {
                 Progress::Incomplete(at) => scan = at,
                 complete => return Ok(complete),
             }
@@ -109,14 +133,13 @@ pub fn field_section(data: &[u8]) {
     }
 }
 
-/// A chunked body, whole and octet by octet: the same data, the same end, or a fault with the same status. Of two
-/// faults in one line, either may be found first.
+/// A chunked body, whole and octet by octet: the same data, the same end, or the same fault.
 pub fn chunked(data: &[u8]) {
     let config = Config::default();
     assert_eq!(decode(data, data.len().max(1), &config), decode(data, 1, &config));
 }
 
-type Decoded = (Vec<u8>, Option<usize>, Option<Status>);
+type Decoded = (Vec<u8>, Option<usize>, Option<Malformed>);
 
 fn decode(data: &[u8], step: usize, config: &Config) -> Decoded {
     let mut decoder = Decoder::new();
@@ -124,7 +147,7 @@ fn decode(data: &[u8], step: usize, config: &Config) -> Decoded {
     let (mut from, mut to) = (0, 0);
     loop {
         match decoder.decode(&data[from..to], config) {
-            Err(malformed) => return (body, None, Some(malformed.status())),
+            Err(malformed) => return (body, None, Some(malformed)),
             Ok((taken, Chunk::Data(piece))) => {
                 assert!(!piece.is_empty());
                 body.extend_from_slice(piece);
@@ -235,7 +258,7 @@ fn serve(data: &[u8], step: usize) -> (Vec<String>, Vec<u8>, String) {
     loop {
         let (taken, received) = match server.receive(&data[from..to], to == data.len(), &mut head) {
             Ok(received) => received,
-            Err(malformed) => return (requests, content, malformed.status().code().to_string()),
+            Err(malformed) => return (requests, content, malformed.name().to_owned()),
         };
         let complete = match received {
             Received::Head => {
@@ -284,4 +307,69 @@ fn answer(server: &mut ServerConnection, out: &mut Vec<u8>) {
     server.respond(&answer, out).expect("a complete request can be answered");
     server.finish(None, out).expect("an empty body is complete");
     assert!(out.starts_with(b"HTTP/1.1 404 "));
+}
+
+/// What a server sends, in answer to requests that the first octet chooses; whole and octet by octet, the client
+/// makes the same of it. A connection is used again only if nothing was refused and nothing is left over.
+pub fn client(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    assert_eq!(ask(choice, data, data.len().max(1)), ask(choice, data, 1));
+}
+
+/// The request lines of the fuzzed client: pipelined ones first, the last one may offer a switch.
+const ASKED: [&[Method]; 6] = [
+    &[Method::Get],
+    &[Method::Head],
+    &[Method::Post],
+    &[Method::Connect],
+    &[Method::Get, Method::Head, Method::Get],
+    &[],
+];
+
+/// What the client made of a connection: the responses with their content, and what ended it.
+fn ask(choice: u8, data: &[u8], step: usize) -> (Vec<String>, Vec<u8>, String) {
+    let http09 = choice & 0x80 != 0;
+    let options = Options { http09, assume_http11: true, ..Options::default() };
+    let mut client = ClientConnection::new(Arc::new(Config { options, ..Config::default() }));
+    let (none, mut upgrade, mut out) = (Fields::new(), Fields::new(), Vec::new());
+    upgrade.push("Upgrade", "echo").expect("a field");
+    for method in ASKED[usize::from(choice & 0x3f) % ASKED.len()] {
+        let connect = *method == Method::Connect;
+        let target: &[u8] = if connect { b"a:443" } else { b"/" };
+        let fields = if choice & 0x40 != 0 && !connect && client.pending() == 0 { &upgrade } else { &none };
+        let request = Request::new(method, target, b"a", fields);
+        if client.send(&request, &mut out).is_err() {
+            break; // an offered switch must be answered first
+        }
+    }
+    let (mut responses, mut content) = (Vec::new(), Vec::new());
+    let mut head = ResponseHead::default();
+    let (mut from, mut to) = (0, 0);
+    loop {
+        let (taken, arrived) = match client.receive(&data[from..to], to == data.len(), &mut head) {
+            Ok(found) => found,
+            Err(malformed) => {
+                assert!(!client.is_reusable(0));
+                return (responses, content, malformed.name().to_owned());
+            }
+        };
+        match arrived {
+            Arrived::Head | Arrived::Interim | Arrived::Switched => responses.push(format!(
+                "{arrived:?} {} {:?} {:?}",
+                head.status.code(),
+                head.fields,
+                head.framing
+            )),
+            Arrived::Data(piece) => content.extend_from_slice(piece),
+            Arrived::Decoded(piece) => content.extend_from_slice(&piece),
+            Arrived::End(trailers) => responses.push(format!("{trailers:?}")),
+            Arrived::NeedMore if to < data.len() => to = (to + step).min(data.len()),
+            end => {
+                assert!(!client.is_reusable(0), "the server closed, or no request was answered");
+                return (responses, content, format!("{end:?}"));
+            }
+        }
+        from += taken;
+        assert!(from <= to);
+    }
 }

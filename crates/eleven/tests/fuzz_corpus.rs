@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Mutations of each file. The fuzzer proper goes on where these end.
 const MUTATIONS: u64 = 150;
 
-const TARGETS: [(&str, fn(&[u8])); 8] = [
+const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("head", targets::head),
     ("field_section", targets::field_section),
     ("chunked", targets::chunked),
@@ -20,6 +20,7 @@ const TARGETS: [(&str, fn(&[u8])); 8] = [
     ("range", targets::range),
     ("date", targets::date),
     ("connection", targets::connection),
+    ("client", targets::client),
 ];
 
 /// Parsers on arbitrary octets: no panic, and each way of delivery comes to one result (faults F04, D48, S89).

@@ -554,13 +554,12 @@ impl ClientConnection {
     ) -> Result<(usize, Arrived<'b>), Malformed> {
         let Some(front) = self.front else { return self.receive_unasked(input, end_of_input) };
         let Receive::Head(scan) = &mut self.receive else { return Ok((0, Arrived::Stopped)) };
-        if scan.is_fresh() {
-            if input.is_empty() {
-                return Ok((0, if end_of_input { self.peer_closed() } else { Arrived::NeedMore }));
-            }
-            if !input.iter().zip(b"HTTP/").all(|(a, b)| a == b) {
-                return self.receive_http09(front, head);
-            }
+        if input.is_empty() {
+            return Ok((0, if end_of_input { self.peer_closed() } else { Arrived::NeedMore }));
+        }
+        const BEGINNING: &[u8] = b"HTTP/";
+        if scan.searched() < BEGINNING.len() && !input.iter().zip(BEGINNING).all(|(a, b)| a == b) {
+            return self.receive_http09(front, head);
         }
         let complete = scan.is_fresh() || head::scan_response_head(input, &self.config, scan)?;
         let progress = if complete {
@@ -570,7 +569,10 @@ impl ClientConnection {
         };
         match progress {
             Progress::Complete(end) => Ok((end, self.begin_response(front, head, end)?)),
-            Progress::Incomplete(_) if end_of_input => Err(Malformed::HeadCut),
+            Progress::Incomplete(_) if end_of_input => {
+                let tiny = input.len() < BEGINNING.len() && self.may_be_http09(front);
+                if tiny { self.receive_http09(front, head) } else { Err(Malformed::HeadCut) }
+            }
             Progress::Incomplete(so_far) => {
                 *scan = so_far;
                 Ok((0, Arrived::NeedMore))
@@ -578,17 +580,20 @@ impl ClientConnection {
         }
     }
 
-    /// Octets while nothing is outstanding (9112-9.2-02a, 9112-9.2-02b): only an empty line is borne.
+    /// Octets while nothing is outstanding (9112-9.2-02a, 9112-9.2-02b): only empty lines are borne.
     fn receive_unasked<'b>(
         &mut self,
         input: &'b [u8],
         end_of_input: bool,
     ) -> Result<(usize, Arrived<'b>), Malformed> {
-        match input {
-            [] if end_of_input => Ok((0, self.peer_closed())),
-            [] => Ok((0, Arrived::NeedMore)),
-            [b'\r'] if !end_of_input => Ok((0, Arrived::NeedMore)),
-            [b'\r', b'\n'] => Ok((2, Arrived::NeedMore)),
+        let mut at = 0;
+        while let [b'\r', b'\n', ..] = input[at..] {
+            at += 2;
+        }
+        match input[at..] {
+            [] if end_of_input => Ok((at, self.peer_closed())),
+            [] => Ok((at, Arrived::NeedMore)),
+            [b'\r'] if !end_of_input => Ok((at, Arrived::NeedMore)),
             _ => Err(Malformed::Unsolicited),
         }
     }
@@ -599,14 +604,18 @@ impl ClientConnection {
         Arrived::Closed
     }
 
+    fn may_be_http09(&self, front: Outstanding) -> bool {
+        let first = self.answered == 0 && self.interim_count == 0;
+        self.config.options.http09 && front.kind == Kind::Get && first
+    }
+
     /// What does not begin with a version is the whole of an HTTP/0.9 response, if those are spoken here.
     fn receive_http09<'b>(
         &mut self,
         front: Outstanding,
         head: &mut ResponseHead,
     ) -> Result<(usize, Arrived<'b>), Malformed> {
-        let plausible = self.config.options.http09 && front.kind == Kind::Get && self.answered == 0;
-        if !plausible || self.interim_count > 0 {
+        if !self.may_be_http09(front) {
             return Err(Malformed::StatusLine);
         }
         head.version = Version::Http09;

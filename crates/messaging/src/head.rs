@@ -138,6 +138,11 @@ impl Scan {
         Ok(())
     }
 
+    /// Octets looked at so far.
+    pub fn searched(&self) -> usize {
+        self.searched as usize
+    }
+
     /// Nothing was read yet.
     pub fn is_fresh(&self) -> bool {
         self.searched == 0
