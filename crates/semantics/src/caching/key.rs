@@ -126,6 +126,26 @@ fn write_part(out: &mut Vec<u8>, part: &[u8]) {
     out.extend_from_slice(part);
 }
 
+/// Reads back what [`write_uri`] wrote: partition, site and target. `None` if `key` is not one.
+pub fn read_uri(key: &[u8]) -> Option<(&str, Site, &[u8])> {
+    let (partition, rest) = read_part(key)?;
+    let (scheme, rest) = match rest {
+        [1, rest @ ..] => (Scheme::Http, rest),
+        [2, rest @ ..] => (Scheme::Https, rest),
+        _ => return None,
+    };
+    let (host, rest) = read_part(rest)?;
+    let (port, rest) = rest.split_first_chunk::<2>()?;
+    let (target, _) = read_part(rest)?;
+    let site = Site { scheme, host: host.to_vec(), port: u16::from_be_bytes(*port) };
+    Some((std::str::from_utf8(partition).ok()?, site, target))
+}
+
+fn read_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_be_bytes(*length) as usize)
+}
+
 fn parameter_name(parameter: &[u8]) -> &[u8] {
     &parameter[..memchr::memchr(b'=', parameter).unwrap_or(parameter.len())]
 }
@@ -351,7 +371,14 @@ mod tests {
         let keyed = KeyRules { fields: vec!["X-Tenant".into()], ..KeyRules::default() };
         let mut uri = Vec::new();
         write_uri(&mut uri, "", &site(Scheme::Http, "h"), b"/a?b");
-        assert!(key(&keyed, Scheme::Http, "h", "/a?b", &[("X-Tenant", "1")]).starts_with(&uri));
+        let full = key(&keyed, Scheme::Http, "h", "/a?b", &[("X-Tenant", "1")]);
+        assert!(full.starts_with(&uri));
+        for whole in [&full, &uri] {
+            assert_eq!(read_uri(whole), Some(("", site(Scheme::Http, "h"), &b"/a?b"[..])));
+        }
+        for cut in 0..uri.len() {
+            assert_eq!(read_uri(&uri[..cut]), None);
+        }
     }
 
     /// C01: fields and cookies that were made part of the key are.
