@@ -7,6 +7,7 @@ pub mod listing;
 pub mod media;
 pub mod reply;
 pub mod resolve;
+pub mod upload;
 
 use crate::handler::Handled;
 use crate::request::Request;
@@ -30,6 +31,7 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use upload::UploadOptions;
 
 /// How a tree is served.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +44,8 @@ pub struct FilesOptions {
     pub ranges: RangeLimits,
     /// Listings of directories without index file; `None` answers 404.
     pub listing: Option<ListingOptions>,
+    /// PUT and DELETE; `None` answers 405 (fault P27).
+    pub upload: Option<UploadOptions>,
     /// 406 where no variant is acceptable, instead of the one a server would choose unasked (RFC 9110 §15.5.7).
     pub strict_negotiation: bool,
 }
@@ -70,6 +74,8 @@ struct Tree {
     root: Root,
     mount: Box<[u8]>,
     options: FilesOptions,
+    /// Counts uploads and removals, so that the memory of every worker looks at the disk after one.
+    epoch: AtomicU64,
 }
 
 static TREES: AtomicU64 = AtomicU64::new(0);
@@ -78,7 +84,7 @@ impl Files {
     /// Serves `root` at the canonical path `mount`, without a slash at its end: empty for a whole site.
     pub fn new(root: Root, mount: &[u8], options: FilesOptions) -> Files {
         let id = TREES.fetch_add(1, Ordering::Relaxed);
-        Files(Arc::new(Tree { id, root, mount: mount.into(), options }))
+        Files(Arc::new(Tree { id, root, mount: mount.into(), options, epoch: AtomicU64::new(0) }))
     }
 
     /// Answers a request.
@@ -86,6 +92,7 @@ impl Files {
         match request.head.method {
             Method::Get | Method::Head => self.get(request, worker),
             Method::Options => self.options().into(),
+            Method::Put | Method::Delete if self.allows(&request.head.method) => self.change(request, worker),
             // 9110-9.1-03, 9110-9.1-04
             ref method if method.is_known() => self.method_not_allowed().into(),
             _ => Response::new(Status::NOT_IMPLEMENTED).into(),
@@ -107,13 +114,58 @@ impl Files {
     }
 
     fn allow(&self) -> &'static str {
-        "GET, HEAD, OPTIONS"
+        match &self.0.options.upload {
+            None => "GET, HEAD, OPTIONS",
+            Some(upload) if upload.delete => "GET, HEAD, OPTIONS, PUT, DELETE",
+            Some(_) => "GET, HEAD, OPTIONS, PUT",
+        }
+    }
+
+    /// Whether uploads are on, and this method is among theirs.
+    fn allows(&self, method: &Method) -> bool {
+        let upload = self.0.options.upload.as_ref();
+        upload.is_some_and(|upload| upload.delete || *method == Method::Put)
+    }
+
+    /// PUT and DELETE.
+    fn change(&self, request: &mut Request, worker: &Worker<'_>) -> Handled {
+        let Some(options) = &self.0.options.upload else { return self.method_not_allowed().into() };
+        let beneath = match request.path() {
+            Ok(path) => self.beneath(path).filter(|beneath| !beneath.is_empty()).map(<[u8]>::to_vec),
+            Err(_) => return Response::new(Status::BAD_REQUEST).into(),
+        };
+        let Some(path) = beneath else { return Response::new(Status::NOT_FOUND).into() };
+        if request.head.method == Method::Delete {
+            return upload::delete(self, &request.head, &path, worker.now).into();
+        }
+        match upload::admit(self, &request.head, request.content_length, &path, options, worker.now) {
+            Ok(upload) => {
+                let (files, request) = (self.clone(), request.take());
+                Handled::later(async move { upload::receive(&files, request, upload).await })
+            }
+            Err(refusal) => refusal.into(),
+        }
+    }
+
+    fn root(&self) -> &Root {
+        &self.0.root
+    }
+
+    /// This server changed the tree.
+    fn changed(&self) {
+        self.0.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often this server changed the tree.
+    fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::Acquire)
     }
 
     fn get(&self, request: &mut Request, worker: &Worker<'_>) -> Handled {
+        let epoch = self.epoch();
         let known = {
             let hot = worker.hot.borrow();
-            match self.hot_key(request).map(|key| hot.get(self.0.id, key, worker.now_ms)) {
+            match self.hot_key(request).map(|key| hot.get(self.0.id, key, worker.now_ms, epoch)) {
                 Some(Lookup::Fresh(entry)) => {
                     let entry = entry.clone();
                     return self.answer_from_memory(&entry, request, worker).into();
@@ -122,7 +174,7 @@ impl Files {
                 Some(Lookup::Absent) | None => None,
             }
         };
-        let handled = self.answer_from_disk(request, worker, known.as_ref());
+        let handled = self.answer_from_disk(request, worker, known.as_ref(), epoch);
         handled.unwrap_or_else(|unavailable| {
             if known.is_some()
                 && let Some(key) = self.hot_key(request)
@@ -160,6 +212,7 @@ impl Files {
         request: &mut Request,
         worker: &Worker<'_>,
         known: Option<&Rc<Entry>>,
+        epoch: u64,
     ) -> Result<Handled, Unavailable> {
         let options = &self.0.options;
         let path = match request.path() {
@@ -186,10 +239,10 @@ impl Files {
         if let Some(entry) = known
             && is_current(entry, &offers)
         {
-            entry.confirm(worker.now_ms);
+            entry.confirm(worker.now_ms, epoch);
             return Ok(self.answer_from_memory(entry, request, worker).into());
         }
-        if let Some(entry) = self.read_into_memory(&offers, &path, request, worker)? {
+        if let Some(entry) = self.read_into_memory(&offers, &path, request, worker, epoch)? {
             return Ok(self.answer_from_memory(&entry, request, worker).into());
         }
         if known.is_some()
@@ -278,6 +331,7 @@ impl Files {
         path: &[u8],
         request: &Request,
         worker: &Worker<'_>,
+        epoch: u64,
     ) -> Result<Option<Rc<Entry>>, Unavailable> {
         let Some(key) = self.hot_key(request) else { return Ok(None) };
         let metas = offers.iter().map(|offer| &offer.opened.meta);
@@ -296,7 +350,7 @@ impl Files {
                 coding: offer.coding,
             });
         }
-        let entry = Rc::new(Entry::new(self.0.id, key, files.into(), worker.now_ms));
+        let entry = Rc::new(Entry::new(self.0.id, key, files.into(), worker.now_ms, epoch));
         worker.hot.borrow_mut().insert(entry.clone());
         Ok(Some(entry))
     }

@@ -62,12 +62,13 @@ pub struct Entry {
     pub files: Box<[HotFile]>,
     memory_bytes: usize,
     checked_ms: Cell<u64>,
+    epoch: Cell<u64>,
     used: Cell<bool>,
 }
 
 impl Entry {
     /// Makes an entry for what the target octets `target` mean beneath the tree numbered `root`.
-    pub fn new(root: u64, target: &[u8], files: Box<[HotFile]>, now_ms: u64) -> Entry {
+    pub fn new(root: u64, target: &[u8], files: Box<[HotFile]>, now_ms: u64, epoch: u64) -> Entry {
         // The map and the list of slots cost about this much beside what an entry itself holds.
         const OVERHEAD_BYTES: usize = 128;
         let held: usize = files.iter().map(HotFile::memory_bytes).sum();
@@ -77,14 +78,16 @@ impl Entry {
             memory_bytes: held + target.len() + size_of::<Entry>() + OVERHEAD_BYTES,
             files,
             checked_ms: Cell::new(now_ms),
+            epoch: Cell::new(epoch),
             // The first use is no proof of a second: what is asked for once passes through.
             used: Cell::new(false),
         }
     }
 
-    /// The entry was compared with the file system and is still right.
-    pub fn confirm(&self, now_ms: u64) {
+    /// The entry was compared with the file system and is still right. `epoch` is that of before the comparison.
+    pub fn confirm(&self, now_ms: u64, epoch: u64) {
         self.checked_ms.set(now_ms);
+        self.epoch.set(epoch);
     }
 }
 
@@ -150,9 +153,10 @@ impl Hot {
     }
 
     /// What is kept for the octets of a target, as received, beneath the tree numbered `root`. Allocates
-    /// nothing: one hash, one look-up, one comparison.
+    /// nothing: one hash, one look-up, one comparison. `epoch` counts the changes that this server itself made to
+    /// the tree: after one, every entry is looked at again before it is used.
     #[inline]
-    pub fn get(&self, root: u64, target: &[u8], now_ms: u64) -> Lookup<'_> {
+    pub fn get(&self, root: u64, target: &[u8], now_ms: u64, epoch: u64) -> Lookup<'_> {
         let Some(&index) = self.by_hash.get(&self.hash(root, target)) else { return Lookup::Absent };
         let entry = &self.entries[index as usize];
         if entry.root != root || *entry.target != *target {
@@ -161,7 +165,9 @@ impl Hot {
         entry.used.set(true);
         // A clock that went back makes the entry unchecked as well.
         match now_ms.checked_sub(entry.checked_ms.get()) {
-            Some(age_ms) if age_ms < self.limits.unchecked_ms_max => Lookup::Fresh(entry),
+            Some(age_ms) if age_ms < self.limits.unchecked_ms_max && entry.epoch.get() == epoch => {
+                Lookup::Fresh(entry)
+            }
             _ => Lookup::Unchecked(entry),
         }
     }

@@ -709,7 +709,7 @@ fn memory_is_bounded() {
             let hot = site.hot.borrow();
             assert!(hot.len() <= limits.entries_max && hot.memory_bytes() <= limits.memory_bytes_max);
             let id = site.files.0.id;
-            assert!(step == 0 || !matches!(hot.get(id, b"/0", site.now_ms), Lookup::Absent));
+            assert!(step == 0 || !matches!(hot.get(id, b"/0", site.now_ms, 0), Lookup::Absent));
         }
         assert!(site.hot.borrow().len() >= 40, "{}", site.hot.borrow().len());
         let id = site.files.0.id;

@@ -1,0 +1,458 @@
+//! PUT and DELETE in a directory tree, for routes that ask for them (RFC 9110 §9.3.4, §9.3.5). Everything that
+//! can be refused is refused before any content is asked for, so a client that expects 100 is not invited in
+//! vain. New content is written under a temporary name and takes its own when it is whole, checked and on the
+//! disk; until then, and if anything fails, the old content stands.
+//!
+//! The disk is waited for beside the worker, not on it. What a client says of its content's type is not stored:
+//! the name decides when it is read (9110-9.3.4-05).
+
+use super::resolve::Unavailable;
+use super::{Files, reply, unavailable_response};
+use crate::request::{ContentReader, Request, RequestContent};
+use crate::response::Response;
+use eleven_messaging::RequestHead;
+use eleven_net::file::{Durability, Existing, Kind, Meta, OpenError, Temporary};
+use eleven_net::pipe::{Next, Reason};
+use eleven_semantics::conditional::{self, Condition, Verdict};
+use eleven_semantics::date::HttpDate;
+use eleven_semantics::digest_fields::{self, Digest, Hasher};
+use eleven_semantics::validator::{EntityTag, Validators};
+use eleven_semantics::{Fields, Known, Status};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+/// Limits and choices of uploads.
+#[derive(Debug, Clone)]
+pub struct UploadOptions {
+    /// Longest content of one upload; more is 413.
+    pub content_bytes_max: u64,
+    /// Directories that are missing on the way to a new file are created, instead of 409.
+    pub create_directories: bool,
+    /// DELETE removes files.
+    pub delete: bool,
+    /// Permission bits of new files, less the process's umask. A replaced file keeps its own.
+    pub mode: u32,
+}
+
+impl Default for UploadOptions {
+    fn default() -> Self {
+        UploadOptions { content_bytes_max: 1 << 30, create_directories: false, delete: true, mode: 0o644 }
+    }
+}
+
+/// Content is gathered up to this before it is handed to the disk: large enough that the hand-over costs
+/// little, small enough for many uploads at a time.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// An upload that nothing speaks against but its content.
+#[derive(Debug)]
+pub struct Upload {
+    path: Vec<u8>,
+    promised: Vec<Digest>,
+    options: UploadOptions,
+    /// Permission bits of the new file.
+    mode: u32,
+    now: HttpDate,
+}
+
+/// Judges a PUT by its head alone. `path` is canonical, beneath the root.
+///
+/// # Errors
+/// The refusal.
+pub fn admit(
+    files: &Files,
+    head: &RequestHead,
+    content_length: Option<u64>,
+    path: &[u8],
+    options: &UploadOptions,
+    now: HttpDate,
+) -> Result<Upload, Response> {
+    // 9110-14.5-01: a partial PUT that is taken for a whole one destroys the rest.
+    if head.fields.contains(Known::ContentRange) {
+        return Err(explained(Status::BAD_REQUEST, "PUT with Content-Range is not supported"));
+    }
+    // 9110-8.4-03, and RFC 9110 §12.5.3: what would do instead.
+    if head.fields.list(Known::ContentEncoding).any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        let mut refusal =
+            explained(Status::UNSUPPORTED_MEDIA_TYPE, "content codings are not understood here");
+        refusal.add(Known::AcceptEncoding, "identity");
+        return Err(refusal);
+    }
+    if content_length.is_some_and(|length| length > options.content_bytes_max) {
+        return Err(too_large(options));
+    }
+    let promised = promised_digests(&head.fields)?;
+    let current = current_state(files, path).map_err(|refusal| refusal.response(head))?;
+    if let Some(condition) = failed_condition(head, current.as_ref(), now) {
+        return Err(precondition_failed(condition));
+    }
+    let mode = current.map_or(options.mode, |meta| meta.mode & 0o777);
+    Ok(Upload { path: path.to_vec(), promised, options: options.clone(), mode, now })
+}
+
+/// Takes in the content of an admitted upload.
+pub async fn receive(files: &Files, mut request: Request, upload: Upload) -> Response {
+    let content = std::mem::take(&mut request.content);
+    match store(files, &request.head, content, upload).await {
+        Ok(response) => response,
+        Err(failure) => failure.response(&request.head),
+    }
+}
+
+/// Answers DELETE. `path` is canonical, beneath the root.
+pub fn delete(files: &Files, head: &RequestHead, path: &[u8], now: HttpDate) -> Response {
+    let result = current_state(files, path).and_then(|current| {
+        let Some(meta) = current else { return Err(Unavailable::NotFound.into()) };
+        if let Some(condition) = failed_condition(head, Some(&meta), now) {
+            return Err(precondition_failed(condition).into());
+        }
+        files.root().remove_file(path).map_err(Unavailable::from)?;
+        files.changed();
+        // 9110-9.3.5-01
+        Ok(Response::new(Status::NO_CONTENT))
+    });
+    result.unwrap_or_else(|failure| failure.response(head))
+}
+
+/// Why an upload or removal came to nothing.
+enum Failure {
+    /// A response that says so.
+    Answer(Response),
+    /// The name or the file system.
+    Unavailable(Unavailable),
+    /// The disk, while content was written.
+    Disk(io::Error),
+}
+
+impl From<Response> for Failure {
+    fn from(response: Response) -> Failure {
+        Failure::Answer(response)
+    }
+}
+
+impl From<Unavailable> for Failure {
+    fn from(unavailable: Unavailable) -> Failure {
+        Failure::Unavailable(unavailable)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Disk(error)
+    }
+}
+
+impl Failure {
+    fn response(self, head: &RequestHead) -> Response {
+        match self {
+            Failure::Answer(response) => response,
+            // A name that may not be shown may not be written either; here that is said.
+            Failure::Unavailable(Unavailable::Hidden(refusal)) => {
+                explained(Status::FORBIDDEN, &refusal.to_string())
+            }
+            Failure::Unavailable(unavailable) => unavailable_response(head, &unavailable),
+            Failure::Disk(error) => match disk_status(&error) {
+                Some(status) => {
+                    let target = head.target.as_bytes().escape_ascii();
+                    tracing::warn!(%target, %error, %status, "an upload could not be stored");
+                    Response::new(status)
+                }
+                None => unavailable_response(head, &error.into()),
+            },
+        }
+    }
+}
+
+/// The status of an error of the file system that has one of its own.
+fn disk_status(error: &io::Error) -> Option<Status> {
+    match error.raw_os_error()? {
+        // ENOSPC, EDQUOT
+        28 | 122 => Some(Status::INSUFFICIENT_STORAGE),
+        // EFBIG
+        27 => Some(Status::CONTENT_TOO_LARGE),
+        // EACCES, EPERM, EROFS
+        13 | 1 | 30 => Some(Status::FORBIDDEN),
+        // EEXIST, ENOTDIR, EISDIR, ENOTEMPTY
+        17 | 20 | 21 | 39 => Some(Status::CONFLICT),
+        _ => None,
+    }
+}
+
+/// The file that has the name now, if one has.
+fn current_state(files: &Files, path: &[u8]) -> Result<Option<Meta>, Failure> {
+    if path.ends_with(b"/") {
+        return Err(explained(Status::CONFLICT, "a directory cannot be written or removed").into());
+    }
+    match files.root().open(path) {
+        Ok(opened) if opened.meta.kind == Kind::File => Ok(Some(opened.meta)),
+        Ok(_) => Err(explained(Status::CONFLICT, "a directory has this name").into()),
+        Err(OpenError::NotFound) => Ok(None),
+        Err(error) => Err(Unavailable::from(error).into()),
+    }
+}
+
+/// The condition that does not hold of the file that has the name now (9110-13.1.1-02, 9110-13.1.1-03,
+/// 9110-13.1.2-03, 9110-13.1.4-06).
+fn failed_condition(head: &RequestHead, current: Option<&Meta>, now: HttpDate) -> Option<Condition> {
+    let tag = current.map(reply::entity_tag);
+    let validators = match current {
+        Some(meta) => Validators {
+            etag: tag.as_deref().and_then(EntityTag::parse),
+            last_modified: Some(HttpDate(meta.modified_seconds).min(now)),
+            exists: true,
+        },
+        None => Validators::NONE,
+    };
+    match conditional::evaluate(&head.method, &head.fields, &validators, now) {
+        Verdict::Proceed => None,
+        Verdict::NotModified(condition) | Verdict::Failed(condition) => Some(condition),
+    }
+}
+
+fn precondition_failed(condition: Condition) -> Response {
+    explained(Status::PRECONDITION_FAILED, &format!("{} does not hold", condition.field().name()))
+}
+
+/// What Content-Digest and Repr-Digest promise: of content that is whole and without coding they say the same
+/// (RFC 9530 §2, §3).
+fn promised_digests(fields: &Fields) -> Result<Vec<Digest>, Response> {
+    let mut promised = Vec::new();
+    for name in [Known::ContentDigest, Known::ReprDigest] {
+        match digest_fields::promised(fields, name) {
+            Ok(digests) => promised.extend(digests),
+            Err(_) => {
+                return Err(explained(Status::BAD_REQUEST, &format!("{} is malformed", name.name())));
+            }
+        }
+    }
+    Ok(promised)
+}
+
+fn explained(status: Status, text: &str) -> Response {
+    Response::text(status, "text/plain; charset=utf-8", format!("{text}\n"))
+}
+
+fn too_large(options: &UploadOptions) -> Response {
+    explained(Status::CONTENT_TOO_LARGE, &format!("uploads take up to {} bytes", options.content_bytes_max))
+}
+
+async fn store(
+    files: &Files,
+    head: &RequestHead,
+    content: RequestContent,
+    mut upload: Upload,
+) -> Result<Response, Failure> {
+    let slash = upload.path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+    let (within, name) = (upload.path[..slash].to_vec(), upload.path[slash + 1..].to_vec());
+    let temporary = {
+        let (files, upload_mode, create) = (files.clone(), upload.mode, upload.options.create_directories);
+        let name = name.clone();
+        beside(move || open_temporary(&files, &within, &name, upload_mode, create)).await?
+    };
+    let (temporary, trailers) = match content {
+        RequestContent::Empty => (temporary, None),
+        RequestContent::Whole(bytes, trailers) => {
+            if bytes.len() as u64 > upload.options.content_bytes_max {
+                return Err(too_large(&upload.options).into());
+            }
+            (write(temporary, bytes.into()).await?.0, trailers)
+        }
+        RequestContent::Pipe(reader) => write_all(temporary, reader, &upload.options).await?,
+    };
+    if let Some(trailers) = trailers {
+        upload.promised.extend(promised_digests(&trailers)?);
+    }
+    let (files, head) = (files.clone(), head.clone());
+    let done = beside(move || commit(&files, &head, temporary, &name, &upload)).await?;
+    Ok(done.response())
+}
+
+fn open_temporary(
+    files: &Files,
+    within: &[u8],
+    name: &[u8],
+    mode: u32,
+    create_directories: bool,
+) -> Result<Temporary, Refused> {
+    if create_directories {
+        for end in (1..=within.len()).filter(|&at| at == within.len() || within[at] == b'/') {
+            match files.root().create_directory(&within[..end], 0o755) {
+                Ok(()) => {}
+                Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    match files.root().create_temporary(within, name, mode) {
+        Ok(temporary) => Ok(temporary),
+        Err(OpenError::NotFound) => {
+            Err(Refused::Explained(Status::CONFLICT, "the directory does not exist".into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes what comes through the pipe, as it comes.
+async fn write_all(
+    mut temporary: Temporary,
+    mut reader: ContentReader,
+    options: &UploadOptions,
+) -> Result<(Temporary, Option<Box<Fields>>), Failure> {
+    let (mut buffer, mut received) = (Vec::new(), 0u64);
+    loop {
+        match reader.next().await {
+            Next::Data(bytes) => {
+                received = received.saturating_add(bytes.len() as u64);
+                if received > options.content_bytes_max {
+                    return Err(too_large(options).into());
+                }
+                buffer.extend_from_slice(&bytes);
+                if buffer.len() >= WRITE_BYTES {
+                    (temporary, buffer) = write(temporary, buffer).await?;
+                    buffer.clear();
+                }
+            }
+            Next::Complete(trailers) => return Ok((write(temporary, buffer).await?.0, trailers)),
+            // Only what is whole is kept: the temporary file goes.
+            Next::Aborted(reason) => {
+                let status = match reason {
+                    Reason::TooLarge => Status::CONTENT_TOO_LARGE,
+                    Reason::TimedOut => Status::REQUEST_TIMEOUT,
+                    _ => Status::BAD_REQUEST,
+                };
+                return Err(explained(status, &reason.to_string()).into());
+            }
+        }
+    }
+}
+
+/// Writes beside the worker; the buffer comes back for reuse.
+async fn write(temporary: Temporary, buffer: Vec<u8>) -> Result<(Temporary, Vec<u8>), Failure> {
+    if buffer.is_empty() {
+        return Ok((temporary, buffer));
+    }
+    beside(move || {
+        let mut file = temporary.file();
+        file.write_all(&buffer)?;
+        Ok((temporary, buffer))
+    })
+    .await
+}
+
+/// A failure that can cross threads.
+enum Refused {
+    Explained(Status, String),
+    Condition(Condition),
+    Open(OpenError),
+    Disk(io::Error),
+}
+
+impl From<OpenError> for Refused {
+    fn from(error: OpenError) -> Refused {
+        match error {
+            OpenError::Io(error) => Refused::Disk(error),
+            error => Refused::Open(error),
+        }
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Refused {
+        Refused::Disk(error)
+    }
+}
+
+/// Runs what waits for the disk on another thread.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(refused)) => Err(match refused {
+            Refused::Explained(status, text) => explained(status, &text).into(),
+            Refused::Condition(condition) => precondition_failed(condition).into(),
+            Refused::Open(error) => Unavailable::from(error).into(),
+            Refused::Disk(error) => error.into(),
+        }),
+        Err(_) => Err(Response::new(Status::INTERNAL_SERVER_ERROR).into()),
+    }
+}
+
+/// A stored upload.
+struct Stored {
+    created: bool,
+    meta: Meta,
+}
+
+impl Stored {
+    /// 9110-9.3.4-01, 9110-9.3.4-02; the content was stored as it came, so its validators may be told
+    /// (9110-9.3.4-06).
+    fn response(&self) -> Response {
+        let mut response = Response::new(if self.created { Status::CREATED } else { Status::NO_CONTENT });
+        response.add(Known::ETag, reply::entity_tag(&self.meta));
+        response.add(Known::LastModified, HttpDate(self.meta.modified_seconds).imf());
+        response
+    }
+}
+
+/// Checks what was written, checks the conditions once more against what is there by now, and gives the file
+/// its name. Waits for the disk.
+fn commit(
+    files: &Files,
+    head: &RequestHead,
+    temporary: Temporary,
+    name: &[u8],
+    upload: &Upload,
+) -> Result<Stored, Refused> {
+    if !keeps_promises(temporary.file(), &upload.promised)? {
+        return Err(Refused::Explained(Status::BAD_REQUEST, "the content does not match its digest".into()));
+    }
+    let current = match files.root().open(&upload.path) {
+        Ok(opened) if opened.meta.kind == Kind::File => Some(opened.meta),
+        Ok(_) => return Err(Refused::Explained(Status::CONFLICT, "a directory has this name".into())),
+        Err(OpenError::NotFound) => None,
+        Err(error) => return Err(error.into()),
+    };
+    // Another upload may have been faster: then its content is not lost unseen.
+    if let Some(condition) = failed_condition(head, current.as_ref(), upload.now) {
+        return Err(Refused::Condition(condition));
+    }
+    // With If-None-Match, and nothing there, the kernel sees to it that it stays so until the rename.
+    let creates_only = head.fields.contains(Known::IfNoneMatch) && current.is_none();
+    let existing = if creates_only { Existing::Keep } else { Existing::Replace };
+    let file = match temporary.commit(name, existing, Durability::Synced) {
+        Ok(file) => file,
+        Err(error) if creates_only && error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Refused::Condition(Condition::IfNoneMatch));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    files.changed();
+    // Taken after the rename, which changes the file's state.
+    let meta = Meta::of(&file)?;
+    Ok(Stored { created: current.is_none(), meta })
+}
+
+fn keeps_promises(file: &File, promised: &[Digest]) -> io::Result<bool> {
+    if promised.is_empty() {
+        return Ok(true);
+    }
+    let mut hashers: Vec<Hasher> = promised.iter().map(|digest| Hasher::new(digest.algorithm)).collect();
+    let (mut buffer, mut offset) = (vec![0u8; 64 << 10], 0u64);
+    loop {
+        let read = match file.read_at(&mut buffer, offset) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hashers.iter_mut().for_each(|hasher| hasher.update(&buffer[..read]));
+        offset += read as u64;
+    }
+    Ok(hashers.into_iter().map(Hasher::finish).zip(promised).all(|(actual, promised)| actual == *promised))
+}
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;
