@@ -151,6 +151,27 @@ impl Failure {
         Failure::new(phase, cause)
     }
 
+    /// From a connection that could not be opened: nothing was sent.
+    pub fn dial(error: eleven_net::dial::DialError) -> Failure {
+        use eleven_net::dial::{Cause as DialCause, Phase as DialPhase};
+        let phase = match error.phase {
+            DialPhase::Resolve => Phase::Resolve,
+            DialPhase::Connect => Phase::Connect,
+            DialPhase::Tls => Phase::Tls,
+        };
+        let cause = match error.cause {
+            DialCause::TimedOut(ms) => Cause::Timeout(ms),
+            DialCause::Name(why) => Cause::NotFound(why.to_string()),
+            DialCause::Denied(special) => {
+                Cause::Unusable(format!("{special} addresses are not allowed as destinations"))
+            }
+            DialCause::Io(error) => Failure::io(phase, &error).cause,
+            DialCause::Certificate(problem) => Cause::Certificate(problem.to_string()),
+            DialCause::Tls(error) => Cause::Tls(error.to_string()),
+        };
+        Failure::new(phase, cause).retry(RetrySafety::NotSent).at(error.host, error.address)
+    }
+
     /// Whether a fresh attempt may succeed where this one failed: network weather, not a wrong wish.
     pub fn is_transient(&self) -> bool {
         match &self.cause {

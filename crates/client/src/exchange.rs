@@ -261,6 +261,11 @@ impl Connection {
         }
     }
 
+    /// What is queued and not yet written: a request head as it will go out, for showing.
+    pub fn queued(&self) -> &[u8] {
+        &self.queue[self.sent..]
+    }
+
     /// Whether everything queued was written.
     pub fn is_flushed(&self) -> bool {
         self.sent == self.queue.len()

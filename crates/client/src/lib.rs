@@ -5,6 +5,8 @@
 //! connection (which cookie, which proxy, which segment next) is in files of its own and takes time as an
 //! argument.
 
+pub mod agent;
+pub mod connector;
 pub mod credentials;
 pub mod decode;
 pub mod error;

@@ -12,8 +12,10 @@ use eleven_net::clock;
 use eleven_net::pipe::{Next, PipeReader};
 use eleven_semantics::Fields;
 use std::future::poll_fn;
+use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 /// The content of a request.
@@ -64,9 +66,9 @@ impl Default for Deadlines {
     }
 }
 
-/// One exchange on a connection.
-pub struct Exchange<'c> {
-    connection: &'c mut Connection,
+/// One exchange on a connection, borrowed or owned.
+pub struct Exchange<C> {
+    connection: C,
     outgoing: Option<Outgoing>,
     deadlines: Deadlines,
     /// Made when first waited for: many an exchange is over before.
@@ -93,17 +95,17 @@ struct Outgoing {
 /// Octets of a file read at a time for sending.
 const FILE_READ_BYTES: usize = 32 * 1024;
 
-impl<'c> Exchange<'c> {
+impl<C: DerefMut<Target = Connection>> Exchange<C> {
     /// Begins an exchange: queues the head of `request`; `content` must suit its length.
     ///
     /// # Errors
     /// If the request may not be sent now or here.
     pub fn begin(
-        connection: &'c mut Connection,
+        mut connection: C,
         request: &Request<'_>,
         content: Content,
         deadlines: Deadlines,
-    ) -> Result<Exchange<'c>, Failure> {
+    ) -> Result<Exchange<C>, Failure> {
         let framing = connection.send(request)?;
         let now = clock::now();
         let continue_until = connection
@@ -126,11 +128,16 @@ impl<'c> Exchange<'c> {
 
     /// The connection.
     pub fn connection(&self) -> &Connection {
-        self.connection
+        &self.connection
     }
 
     /// The same, to change how it reads.
     pub fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Gives the connection back.
+    pub fn into_connection(self) -> C {
         self.connection
     }
 
@@ -335,6 +342,13 @@ pub enum HeadKind {
     Final,
     /// The switch to another protocol that the request asked for.
     Switched,
+}
+
+/// The pause before retry number `attempt` (from 0) of a request whose connection closed before any answer, by
+/// RFC 2616 §8.2.4: T = R * 2^N, R the measured round trip, 5 s if unknown; at most a minute.
+pub fn back_off(round_trip: Option<Duration>, attempt: u32) -> Duration {
+    let r = round_trip.unwrap_or(Duration::from_secs(5));
+    r.saturating_mul(1u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(Duration::from_secs(60))
 }
 
 #[cfg(test)]

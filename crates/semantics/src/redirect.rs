@@ -121,8 +121,9 @@ impl Chain {
         self.visited.len()
     }
 
-    /// Decides over the response to `method` at `uri`. `generation` is any number that changes when the user
-    /// agent's state does (a cookie was stored): the same request in another state is no loop.
+    /// Decides over the response to `method` at `uri`. `generations` are any numbers that change when the user
+    /// agent's state does (a cookie was stored): the one when the request was sent, and the one now. The same
+    /// request in another state is no loop.
     ///
     /// # Errors
     /// Why the response is not followed.
@@ -132,7 +133,7 @@ impl Chain {
         uri: &Uri,
         status: Status,
         fields: &Fields,
-        generation: u64,
+        generations: (u64, u64),
     ) -> Result<Step, NotFollowed> {
         if !matches!(status.code(), 301 | 302 | 303 | 307 | 308) {
             return Err(NotFollowed::NotARedirect);
@@ -157,8 +158,8 @@ impl Chain {
             return Err(NotFollowed::TooMany);
         }
         let (next, content) = method_after(status, method);
-        let here = (method.clone(), uri.without_fragment(), generation);
-        let there = (next.clone(), to.without_fragment(), generation);
+        let here = (method.clone(), uri.without_fragment(), generations.0);
+        let there = (next.clone(), to.without_fragment(), generations.1);
         if here == there || self.visited.contains(&there) {
             return Err(NotFollowed::Loop);
         }
@@ -259,7 +260,7 @@ mod tests {
     }
 
     fn follow(chain: &mut Chain, from: &str, status: u16, to: &str) -> Result<Step, NotFollowed> {
-        chain.follow(&Method::Get, &uri(from), Status::new(status).unwrap(), &location(to), 0)
+        chain.follow(&Method::Get, &uri(from), Status::new(status).unwrap(), &location(to), (0, 0))
     }
 
     fn fresh() -> Chain {
@@ -324,7 +325,7 @@ mod tests {
             assert_eq!(follow(&mut fresh(), from, status, to).unwrap_err(), expected, "{status} {to}");
         }
         let get = |fields: &Fields| {
-            fresh().follow(&Method::Get, &uri("http://a/"), Status::FOUND, fields, 0).unwrap_err()
+            fresh().follow(&Method::Get, &uri("http://a/"), Status::FOUND, fields, (0, 0)).unwrap_err()
         };
         assert_eq!(get(&Fields::new()), NotFollowed::NoLocation);
         assert!(get(&Fields::new()).is_final() && !NotFollowed::Downgrade.is_final());
@@ -348,8 +349,9 @@ mod tests {
         assert_eq!(follow(&mut chain, "http://a/3", 302, "/1#other").unwrap_err(), NotFollowed::Loop);
         // A cookie was set on the way: the same request is another one now.
         let mut chain = fresh();
-        let step = chain.follow(&Method::Get, &uri("http://a/1"), Status::FOUND, &location("/2"), 0).unwrap();
-        let back = chain.follow(&Method::Get, &step.uri, Status::FOUND, &location("/1"), 1).unwrap();
+        let step =
+            chain.follow(&Method::Get, &uri("http://a/1"), Status::FOUND, &location("/2"), (0, 1)).unwrap();
+        let back = chain.follow(&Method::Get, &step.uri, Status::FOUND, &location("/1"), (1, 1)).unwrap();
         assert_eq!(back.uri.path(), "/1");
         let mut chain = fresh();
         for n in 0..REDIRECTS_MAX {

@@ -40,7 +40,7 @@ async fn connect(answer: &'static str, count: usize) -> Result<Connection, Failu
 async fn get(pooled: &mut Pooled) {
     let fields = Fields::new();
     let request = Request::new(&Method::Get, b"/", b"h", &fields);
-    let mut exchange = Exchange::begin(pooled, &request, Content::None, Deadlines::default()).unwrap();
+    let mut exchange = Exchange::begin(&mut **pooled, &request, Content::None, Deadlines::default()).unwrap();
     exchange.head(|_| {}).await.unwrap();
     while exchange.data().await.unwrap().is_some() {}
     exchange.settle().await.unwrap();

@@ -49,7 +49,7 @@ async fn drive(
     let fields = Fields::new();
     let request = Request { length, expect_continue, ..Request::new(method, b"/", b"h", &fields) };
     let mut statuses = Vec::new();
-    let mut exchange = Exchange::begin(connection, &request, content, Deadlines::default())?;
+    let mut exchange = Exchange::begin(&mut *connection, &request, content, Deadlines::default())?;
     exchange.head(|head| statuses.push(head.status.code())).await?;
     statuses.push(exchange.connection().head().status.code());
     let mut content = Vec::new();
@@ -196,7 +196,7 @@ async fn silence_ends_at_a_deadline() {
         let failure = get(1, answer.as_bytes(), false).await.err().unwrap();
         assert_eq!((failure.phase, failure.cause), (phase, Cause::Timeout(60_000)), "{answer}");
     }
-    assert!(clock::now() - begun < std::time::Duration::from_secs(200));
+    assert!(clock::now() - begun < Duration::from_secs(200));
 }
 
 async fn upload(
@@ -242,7 +242,7 @@ async fn the_wait_for_100_is_bounded() {
     let (outcome, seen) = upload(&[("content", ok)], true, body(), Length::Known(7)).await;
     assert_eq!(outcome.unwrap().statuses, [201], "a server that does not know 100");
     assert!(seen.ends_with("content"));
-    assert!(clock::now() - begun >= std::time::Duration::from_millis(1000));
+    assert!(clock::now() - begun >= Duration::from_millis(1000));
 
     let refused = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n";
     let (outcome, seen) =
@@ -312,4 +312,20 @@ async fn a_close_while_sending_is_named_with_its_retry_safety() {
     connection.machine_mut().stop(CloseReason::PeerClosed);
     let result = drive(&mut connection, &Method::Post, Length::Known(0), false, Content::None).await;
     assert_eq!(result.err().unwrap().retry, RetrySafety::NotSent);
+}
+
+/// RFC 2616 §8.2.4.
+#[test]
+fn back_off_doubles_from_the_round_trip() {
+    for (round_trip_ms, attempt, expected_ms) in [
+        (Some(100), 0, 100),
+        (Some(100), 3, 800),
+        (None, 0, 5_000),
+        (None, 2, 20_000),
+        (None, 9, 60_000),
+        (Some(1), 99, 60_000),
+    ] {
+        let round_trip = round_trip_ms.map(Duration::from_millis);
+        assert_eq!(back_off(round_trip, attempt), Duration::from_millis(expected_ms));
+    }
 }
