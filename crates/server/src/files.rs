@@ -143,7 +143,7 @@ impl Files {
                 let (files, request) = (self.clone(), request.take());
                 Handled::later(async move { upload::receive(&files, request, upload).await })
             }
-            Err(refusal) => refusal.into(),
+            Err(refused) => refused.response(&request.head).into(),
         }
     }
 

@@ -67,25 +67,22 @@ pub fn admit(
     path: &[u8],
     options: &UploadOptions,
     now: HttpDate,
-) -> Result<Upload, Response> {
+) -> Result<Upload, Refused> {
     // 9110-14.5-01: a partial PUT that is taken for a whole one destroys the rest.
     if head.fields.contains(Known::ContentRange) {
-        return Err(explained(Status::BAD_REQUEST, "PUT with Content-Range is not supported"));
+        return Err(Refused::because(Status::BAD_REQUEST, "PUT with Content-Range is not supported"));
     }
-    // 9110-8.4-03, and RFC 9110 §12.5.3: what would do instead.
+    // 9110-8.4-03
     if head.fields.list(Known::ContentEncoding).any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
-        let mut refusal =
-            explained(Status::UNSUPPORTED_MEDIA_TYPE, "content codings are not understood here");
-        refusal.add(Known::AcceptEncoding, "identity");
-        return Err(refusal);
+        return Err(Refused::Coding);
     }
     if content_length.is_some_and(|length| length > options.content_bytes_max) {
-        return Err(too_large(options));
+        return Err(Refused::too_large(options));
     }
     let promised = promised_digests(&head.fields)?;
-    let current = current_state(files, path).map_err(|refusal| refusal.response(head))?;
+    let current = current_state(files, path)?;
     if let Some(condition) = failed_condition(head, current.as_ref(), now) {
-        return Err(precondition_failed(condition));
+        return Err(Refused::Condition(condition));
     }
     let mode = current.map_or(options.mode, |meta| meta.mode & 0o777);
     Ok(Upload { path: path.to_vec(), promised, options: options.clone(), mode, now })
@@ -96,63 +93,92 @@ pub async fn receive(files: &Files, mut request: Request, upload: Upload) -> Res
     let content = std::mem::take(&mut request.content);
     match store(files, &request.head, content, upload).await {
         Ok(response) => response,
-        Err(failure) => failure.response(&request.head),
+        Err(refused) => refused.response(&request.head),
     }
 }
 
 /// Answers DELETE. `path` is canonical, beneath the root.
 pub fn delete(files: &Files, head: &RequestHead, path: &[u8], now: HttpDate) -> Response {
-    let result = current_state(files, path).and_then(|current| {
-        let Some(meta) = current else { return Err(Unavailable::NotFound.into()) };
-        if let Some(condition) = failed_condition(head, Some(&meta), now) {
-            return Err(precondition_failed(condition).into());
-        }
-        files.root().remove_file(path).map_err(Unavailable::from)?;
-        files.changed();
+    match remove(files, head, path, now) {
         // 9110-9.3.5-01
-        Ok(Response::new(Status::NO_CONTENT))
-    });
-    result.unwrap_or_else(|failure| failure.response(head))
+        Ok(()) => Response::new(Status::NO_CONTENT),
+        Err(refused) => refused.response(head),
+    }
 }
 
-/// Why an upload or removal came to nothing.
-enum Failure {
-    /// A response that says so.
-    Answer(Response),
-    /// The name or the file system.
-    Unavailable(Unavailable),
-    /// The disk, while content was written.
+fn remove(files: &Files, head: &RequestHead, path: &[u8], now: HttpDate) -> Result<(), Refused> {
+    let Some(meta) = current_state(files, path)? else { return Err(OpenError::NotFound.into()) };
+    if let Some(condition) = failed_condition(head, Some(&meta), now) {
+        return Err(Refused::Condition(condition));
+    }
+    files.root().remove_file(path)?;
+    files.changed();
+    Ok(())
+}
+
+/// Why an upload or removal came to nothing. Can cross threads.
+#[derive(Debug)]
+pub enum Refused {
+    /// For a reason that is told in words.
+    Because(Status, String),
+    /// A content coding.
+    Coding,
+    /// A condition does not hold.
+    Condition(Condition),
+    /// The name.
+    Open(OpenError),
+    /// The disk.
     Disk(io::Error),
+    /// The thread that did it panicked.
+    Panicked,
 }
 
-impl From<Response> for Failure {
-    fn from(response: Response) -> Failure {
-        Failure::Answer(response)
+impl From<OpenError> for Refused {
+    fn from(error: OpenError) -> Refused {
+        match error {
+            OpenError::Io(error) => Refused::Disk(error),
+            error => Refused::Open(error),
+        }
     }
 }
 
-impl From<Unavailable> for Failure {
-    fn from(unavailable: Unavailable) -> Failure {
-        Failure::Unavailable(unavailable)
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Refused {
+        Refused::Disk(error)
     }
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Disk(error)
+impl Refused {
+    fn because(status: Status, text: impl Into<String>) -> Refused {
+        Refused::Because(status, text.into())
     }
-}
 
-impl Failure {
-    fn response(self, head: &RequestHead) -> Response {
+    fn too_large(options: &UploadOptions) -> Refused {
+        let text = format!("uploads take up to {} bytes", options.content_bytes_max);
+        Refused::Because(Status::CONTENT_TOO_LARGE, text)
+    }
+
+    /// The response that says so.
+    pub fn response(self, head: &RequestHead) -> Response {
         match self {
-            Failure::Answer(response) => response,
-            // A name that may not be shown may not be written either; here that is said.
-            Failure::Unavailable(Unavailable::Hidden(refusal)) => {
-                explained(Status::FORBIDDEN, &refusal.to_string())
+            Refused::Because(status, text) => explained(status, &text),
+            Refused::Coding => {
+                let text = "content codings are not understood here";
+                let mut response = explained(Status::UNSUPPORTED_MEDIA_TYPE, text);
+                // RFC 9110 §12.5.3: what would do instead.
+                response.add(Known::AcceptEncoding, "identity");
+                response
             }
-            Failure::Unavailable(unavailable) => unavailable_response(head, &unavailable),
-            Failure::Disk(error) => match disk_status(&error) {
+            Refused::Condition(condition) => {
+                let text = format!("{} does not hold", condition.field().name());
+                explained(Status::PRECONDITION_FAILED, &text)
+            }
+            Refused::Open(error) => match Unavailable::from(error) {
+                // A name that may not be shown may not be written either; here that is said.
+                Unavailable::Hidden(refusal) => explained(Status::FORBIDDEN, &refusal.to_string()),
+                unavailable => unavailable_response(head, &unavailable),
+            },
+            Refused::Disk(error) => match disk_status(&error) {
                 Some(status) => {
                     let target = head.target.as_bytes().escape_ascii();
                     tracing::warn!(%target, %error, %status, "an upload could not be stored");
@@ -160,8 +186,13 @@ impl Failure {
                 }
                 None => unavailable_response(head, &error.into()),
             },
+            Refused::Panicked => Response::new(Status::INTERNAL_SERVER_ERROR),
         }
     }
+}
+
+fn explained(status: Status, text: &str) -> Response {
+    Response::text(status, "text/plain; charset=utf-8", format!("{text}\n"))
 }
 
 /// The status of an error of the file system that has one of its own.
@@ -180,15 +211,15 @@ fn disk_status(error: &io::Error) -> Option<Status> {
 }
 
 /// The file that has the name now, if one has.
-fn current_state(files: &Files, path: &[u8]) -> Result<Option<Meta>, Failure> {
+fn current_state(files: &Files, path: &[u8]) -> Result<Option<Meta>, Refused> {
     if path.ends_with(b"/") {
-        return Err(explained(Status::CONFLICT, "a directory cannot be written or removed").into());
+        return Err(Refused::because(Status::CONFLICT, "a directory cannot be written or removed"));
     }
     match files.root().open(path) {
         Ok(opened) if opened.meta.kind == Kind::File => Ok(Some(opened.meta)),
-        Ok(_) => Err(explained(Status::CONFLICT, "a directory has this name").into()),
+        Ok(_) => Err(Refused::because(Status::CONFLICT, "a directory has this name")),
         Err(OpenError::NotFound) => Ok(None),
-        Err(error) => Err(Unavailable::from(error).into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -210,31 +241,19 @@ fn failed_condition(head: &RequestHead, current: Option<&Meta>, now: HttpDate) -
     }
 }
 
-fn precondition_failed(condition: Condition) -> Response {
-    explained(Status::PRECONDITION_FAILED, &format!("{} does not hold", condition.field().name()))
-}
-
 /// What Content-Digest and Repr-Digest promise: of content that is whole and without coding they say the same
 /// (RFC 9530 §2, §3).
-fn promised_digests(fields: &Fields) -> Result<Vec<Digest>, Response> {
+fn promised_digests(fields: &Fields) -> Result<Vec<Digest>, Refused> {
     let mut promised = Vec::new();
     for name in [Known::ContentDigest, Known::ReprDigest] {
         match digest_fields::promised(fields, name) {
             Ok(digests) => promised.extend(digests),
             Err(_) => {
-                return Err(explained(Status::BAD_REQUEST, &format!("{} is malformed", name.name())));
+                return Err(Refused::because(Status::BAD_REQUEST, format!("{} is malformed", name.name())));
             }
         }
     }
     Ok(promised)
-}
-
-fn explained(status: Status, text: &str) -> Response {
-    Response::text(status, "text/plain; charset=utf-8", format!("{text}\n"))
-}
-
-fn too_large(options: &UploadOptions) -> Response {
-    explained(Status::CONTENT_TOO_LARGE, &format!("uploads take up to {} bytes", options.content_bytes_max))
 }
 
 async fn store(
@@ -242,7 +261,7 @@ async fn store(
     head: &RequestHead,
     content: RequestContent,
     mut upload: Upload,
-) -> Result<Response, Failure> {
+) -> Result<Response, Refused> {
     let slash = upload.path.iter().rposition(|&b| b == b'/').unwrap_or(0);
     let (within, name) = (upload.path[..slash].to_vec(), upload.path[slash + 1..].to_vec());
     let temporary = {
@@ -254,7 +273,7 @@ async fn store(
         RequestContent::Empty => (temporary, None),
         RequestContent::Whole(bytes, trailers) => {
             if bytes.len() as u64 > upload.options.content_bytes_max {
-                return Err(too_large(&upload.options).into());
+                return Err(Refused::too_large(&upload.options));
             }
             (write(temporary, bytes.into()).await?.0, trailers)
         }
@@ -286,9 +305,7 @@ fn open_temporary(
     }
     match files.root().create_temporary(within, name, mode) {
         Ok(temporary) => Ok(temporary),
-        Err(OpenError::NotFound) => {
-            Err(Refused::Explained(Status::CONFLICT, "the directory does not exist".into()))
-        }
+        Err(OpenError::NotFound) => Err(Refused::because(Status::CONFLICT, "the directory does not exist")),
         Err(error) => Err(error.into()),
     }
 }
@@ -298,14 +315,14 @@ async fn write_all(
     mut temporary: Temporary,
     mut reader: ContentReader,
     options: &UploadOptions,
-) -> Result<(Temporary, Option<Box<Fields>>), Failure> {
+) -> Result<(Temporary, Option<Box<Fields>>), Refused> {
     let (mut buffer, mut received) = (Vec::new(), 0u64);
     loop {
         match reader.next().await {
             Next::Data(bytes) => {
                 received = received.saturating_add(bytes.len() as u64);
                 if received > options.content_bytes_max {
-                    return Err(too_large(options).into());
+                    return Err(Refused::too_large(options));
                 }
                 buffer.extend_from_slice(&bytes);
                 if buffer.len() >= WRITE_BYTES {
@@ -321,14 +338,14 @@ async fn write_all(
                     Reason::TimedOut => Status::REQUEST_TIMEOUT,
                     _ => Status::BAD_REQUEST,
                 };
-                return Err(explained(status, &reason.to_string()).into());
+                return Err(Refused::because(status, reason.to_string()));
             }
         }
     }
 }
 
 /// Writes beside the worker; the buffer comes back for reuse.
-async fn write(temporary: Temporary, buffer: Vec<u8>) -> Result<(Temporary, Vec<u8>), Failure> {
+async fn write(temporary: Temporary, buffer: Vec<u8>) -> Result<(Temporary, Vec<u8>), Refused> {
     if buffer.is_empty() {
         return Ok((temporary, buffer));
     }
@@ -340,43 +357,11 @@ async fn write(temporary: Temporary, buffer: Vec<u8>) -> Result<(Temporary, Vec<
     .await
 }
 
-/// A failure that can cross threads.
-enum Refused {
-    Explained(Status, String),
-    Condition(Condition),
-    Open(OpenError),
-    Disk(io::Error),
-}
-
-impl From<OpenError> for Refused {
-    fn from(error: OpenError) -> Refused {
-        match error {
-            OpenError::Io(error) => Refused::Disk(error),
-            error => Refused::Open(error),
-        }
-    }
-}
-
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Refused {
-        Refused::Disk(error)
-    }
-}
-
 /// Runs what waits for the disk on another thread.
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
-) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(refused)) => Err(match refused {
-            Refused::Explained(status, text) => explained(status, &text).into(),
-            Refused::Condition(condition) => precondition_failed(condition).into(),
-            Refused::Open(error) => Unavailable::from(error).into(),
-            Refused::Disk(error) => error.into(),
-        }),
-        Err(_) => Err(Response::new(Status::INTERNAL_SERVER_ERROR).into()),
-    }
+) -> Result<T, Refused> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Refused::Panicked))
 }
 
 /// A stored upload.
@@ -406,14 +391,9 @@ fn commit(
     upload: &Upload,
 ) -> Result<Stored, Refused> {
     if !keeps_promises(temporary.file(), &upload.promised)? {
-        return Err(Refused::Explained(Status::BAD_REQUEST, "the content does not match its digest".into()));
+        return Err(Refused::because(Status::BAD_REQUEST, "the content does not match its digest"));
     }
-    let current = match files.root().open(&upload.path) {
-        Ok(opened) if opened.meta.kind == Kind::File => Some(opened.meta),
-        Ok(_) => return Err(Refused::Explained(Status::CONFLICT, "a directory has this name".into())),
-        Err(OpenError::NotFound) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let current = current_state(files, &upload.path)?;
     // Another upload may have been faster: then its content is not lost unseen.
     if let Some(condition) = failed_condition(head, current.as_ref(), upload.now) {
         return Err(Refused::Condition(condition));
