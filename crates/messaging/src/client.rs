@@ -316,10 +316,10 @@ impl ClientConnection {
     /// A `close` received with an earlier response makes no difference: later requests should not have been
     /// processed, but that is not to be relied on (9112-9.6-08b).
     pub fn retry(&self, index: usize, any_octet_sent: bool) -> Retry {
-        let request = if index == 0 { self.front.as_ref() } else { self.behind.get(index - 1) };
-        match request {
+        let answered = index == 0 && self.front.is_some() && self.answer_begun;
+        match self.front.iter().chain(&self.behind).nth(index) {
             _ if !any_octet_sent => Retry::NotSent,
-            Some(_) if index == 0 && self.answer_begun => Retry::Answered,
+            Some(_) if answered => Retry::Answered,
             Some(request) if request.idempotent => Retry::Idempotent,
             Some(_) => Retry::NotIdempotent,
             None => Retry::Answered,
@@ -742,6 +742,7 @@ impl ClientConnection {
                 CloseReason::ServerAsked
                 | CloseReason::OldVersion
                 | CloseReason::UntilClose
+                | CloseReason::ConnectRefused
                 | CloseReason::Ambiguous
                 | CloseReason::PeerClosed
                 | CloseReason::Malformed(_),
@@ -842,6 +843,9 @@ fn write_connection(request: &Request<'_>, upgrade: bool, out: &mut Vec<u8>) {
 fn reason_to_close(request: Outstanding, head: &ResponseHead) -> Option<CloseReason> {
     if request.said_close {
         return Some(CloseReason::ClientAsked); // 9112-9.6-02b
+    }
+    if request.kind == Kind::Connect {
+        return Some(CloseReason::ConnectRefused); // fault S75; RFC 9931
     }
     if matches!(head.framing, Framing::UntilClose { .. }) {
         return Some(CloseReason::UntilClose);
