@@ -1,2 +1,19 @@
-//! eleven
-fn main() {}
+//! `eleven`: reads the command line, calls the crates, words what went wrong. Decides nothing about HTTP.
+
+mod cli;
+mod command;
+mod signals;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match command::run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("eleven: {failure}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -232,6 +232,11 @@ impl BodyEncoder {
         !matches!(self.0, Encoding::Gzip { .. })
     }
 
+    /// Whether this response sends no content at all.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.0, Encoding::None)
+    }
+
     /// Whether the length was announced, so that no octets stand around the content.
     pub fn is_plain(&self) -> bool {
         matches!(self.0, Encoding::Length(_) | Encoding::UntilClose)

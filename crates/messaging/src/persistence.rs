@@ -103,7 +103,7 @@ impl CloseReason {
             // It said itself that nothing follows, or is gone, or is owed a visible cut.
             CloseReason::ClientAsked
                 | CloseReason::PeerClosed
-                | CloseReason::IdleTimeout
+                | CloseReason::Evicted
                 | CloseReason::SendTimeout
                 | CloseReason::ResponseCut
                 | CloseReason::Broken

@@ -30,8 +30,10 @@ pub struct ServerConnection {
     front: Option<Pending>,
     behind: VecDeque<Pending>,
     encoder: Option<BodyEncoder>,
-    /// Set as soon as it is known that no further exchange follows.
+    /// Set as soon as it is known that no further exchange follows the response under way.
     closing: Option<CloseReason>,
+    /// The rule that the client broke. Requests before it are still answered, then the fault itself.
+    fault: Option<Malformed>,
     served: u32,
 }
 
@@ -64,6 +66,8 @@ struct Pending {
     persist: bool,
     said_keep_alive: bool,
     awaits_continue: bool,
+    /// Its content broke a rule or broke off: the connection ends with its response.
+    failed: bool,
 }
 
 /// What [`ServerConnection::receive`] found.
@@ -129,6 +133,7 @@ impl ServerConnection {
             behind: VecDeque::new(),
             encoder: None,
             closing: None,
+            fault: None,
             served: 0,
         }
     }
@@ -147,7 +152,7 @@ impl ServerConnection {
     pub fn is_idle(&self) -> bool {
         self.front.is_none()
             && self.server == State::Idle
-            && self.closing.is_none()
+            && self.closing().is_none()
             && matches!(&self.receive, Receive::Head { scan, .. } if scan.is_fresh())
     }
 
@@ -193,9 +198,17 @@ impl ServerConnection {
         matches!(self.receive, Receive::MightSwitch) && self.behind.is_empty()
     }
 
-    /// Why the connection will end after the current response, if that is known.
+    /// Whether the content still to come is of no use to anyone: its request was answered, or its final head
+    /// is out. It may be read and thrown away.
+    pub fn content_is_unwanted(&self) -> bool {
+        self.is_receiving_content()
+            && self.behind.is_empty()
+            && (self.front.is_none() || self.server != State::SendResponse)
+    }
+
+    /// Why the connection will end after the current response, or after a fault, if that is known.
     pub fn closing(&self) -> Option<CloseReason> {
-        self.closing
+        self.closing.or(self.fault.map(CloseReason::Malformed))
     }
 
     fn step(side: Side, state: &mut State, step: Step) -> Result<(), Misuse> {
@@ -224,11 +237,21 @@ impl ServerConnection {
             Receive::Switched => Ok((0, Received::Tunnel)),
         };
         if let Err(malformed) = result {
-            self.receive = Receive::Stopped;
-            self.client = State::Error;
-            self.closing = Some(CloseReason::Malformed(malformed));
+            self.fail(malformed);
         }
         result
+    }
+
+    #[cold]
+    fn fail(&mut self, malformed: Malformed) {
+        if self.is_receiving_content()
+            && let Some(last) = self.behind.back_mut().or(self.front.as_mut())
+        {
+            last.failed = true;
+        }
+        self.receive = Receive::Stopped;
+        self.client = State::Error;
+        self.fault = Some(malformed);
     }
 
     fn receive_head<'b>(
@@ -297,6 +320,7 @@ impl ServerConnection {
             persist: wish.persist,
             said_keep_alive: wish.said_keep_alive && wish.persist,
             awaits_continue: head.expectation == Expectation::Continue,
+            failed: false,
         };
         self.served = self.served.saturating_add(1);
         // These steps cannot fail: a head is read only between messages.
@@ -322,7 +346,7 @@ impl ServerConnection {
         // An already answered request leaves no pending entry; it declined any switch then.
         let last = self.behind.back().or(self.front.as_ref()).copied();
         self.receive = match last {
-            _ if self.closing.is_some() => Receive::Stopped,
+            _ if self.closing().is_some() => Receive::Stopped,
             Some(p) if (p.connect || p.offers_upgrade) && !self.last_has_head_out() => {
                 self.client = State::MightSwitch;
                 Receive::MightSwitch
@@ -472,7 +496,11 @@ impl ServerConnection {
     }
 
     fn reason_to_close(&self, answer: &Answer<'_>, framing: Framing) -> Option<CloseReason> {
-        let Some(front) = self.front else { return Some(answer.close.unwrap_or(CloseReason::Internal)) };
+        let fault = self.fault.map(CloseReason::Malformed);
+        let Some(front) = self.front else { return fault.or(answer.close).or(Some(CloseReason::Internal)) };
+        if front.failed {
+            return fault;
+        }
         if answer.close.is_some() {
             return answer.close;
         }

@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod dial;
 pub mod file;
 pub mod ledger;
+pub mod listener;
 pub mod memory;
 pub mod pipe;
 pub mod proxy_protocol;
@@ -18,7 +19,18 @@ pub mod resolve;
 pub mod stream;
 pub mod tls;
 pub mod tls_config;
+pub mod worker;
 
 pub use memory::MemoryStream;
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use stream::{PeerAddr, Stream};
+
+/// Random bytes from the system, fit for secrets.
+///
+/// # Panics
+/// If the system has none to give: then nothing that must not be guessed can be made, and going on would be worse.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system gives no randomness");
+    bytes
+}

@@ -2,8 +2,10 @@
 //! and the compiler finds every place.
 
 use crate::echo::Echo;
+use crate::files::Files;
 use crate::request::Request;
 use crate::response::Response;
+use crate::worker::Worker;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -33,20 +35,29 @@ impl From<Response> for Handled {
 pub enum Handler {
     /// The diagnostic origin server.
     Echo(Echo),
+    /// The origin server of a directory tree.
+    Files(Files),
 }
 
 impl Handler {
     /// Answers a request. A handler that answers later takes it with [`Request::take`].
-    pub fn handle(&self, request: &mut Request) -> Handled {
+    pub fn handle(&self, request: &mut Request, worker: &Worker) -> Handled {
         match self {
             Handler::Echo(echo) => echo.handle(request),
+            Handler::Files(files) => files.handle(request, &worker.lend_to_files()),
         }
+    }
+
+    /// Whether CONNECT may reach it.
+    pub fn takes_connect(&self) -> bool {
+        false
     }
 
     /// Its kind, for logs.
     pub fn name(&self) -> &'static str {
         match self {
             Handler::Echo(_) => "echo",
+            Handler::Files(_) => "files",
         }
     }
 }

@@ -10,7 +10,11 @@ pub mod record;
 pub mod request;
 pub mod response;
 pub mod route;
+pub mod serve;
+pub mod service;
+mod session;
 pub mod site;
+pub mod worker;
 
 pub use access_log::AccessLog;
 pub use record::Record;

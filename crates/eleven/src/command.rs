@@ -1,0 +1,33 @@
+//! The commands.
+
+mod serve;
+
+use crate::cli::{Cli, Command};
+use std::process::ExitCode;
+
+/// A command that failed: one line for the user.
+#[derive(Debug)]
+pub struct Failure(pub String);
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure(error.to_string())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong, in one line.
+pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Serve(options) => serve::serve(options),
+        Command::Echo(options) => serve::echo(options),
+    }
+}

@@ -1,0 +1,66 @@
+//! `eleven serve DIR` and `eleven echo`.
+
+use super::Failure;
+use crate::cli::{Echo, Listen, Serve};
+use crate::signals;
+use eleven_net::file::{Options as RootOptions, Root};
+use eleven_server::access_log::{AccessLog, Format};
+use eleven_server::files::{Files, FilesOptions};
+use eleven_server::handler::Handler;
+use eleven_server::serve::{Options, start};
+use eleven_server::service::Service;
+use eleven_server::worker::Settings;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// `eleven serve`.
+pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
+    let directory = &options.directory;
+    let root = Root::open_directory(directory, RootOptions::default())
+        .map_err(|error| Failure(format!("cannot serve {}: {error}", directory.display())))?;
+    let files = Files::new(root, b"", file_options());
+    let service = move || Service::single(Handler::Files(files.clone()));
+    run(&options.listen, &format!("Serving {}", directory.display()), Arc::new(service))
+}
+
+/// The default plan for a directory.
+fn file_options() -> FilesOptions {
+    let mut options = FilesOptions::default();
+    options.lookups.index = [&b"index.html"[..], b"index.htm"].into_iter().map(Into::into).collect();
+    options
+}
+
+/// `eleven echo`.
+pub fn echo(options: Echo) -> Result<ExitCode, Failure> {
+    let service = || Service::single(Handler::Echo(eleven_server::echo::Echo));
+    run(&options.listen, "Echo server", Arc::new(service))
+}
+
+/// Starts a server, says where it is, and waits for its end.
+pub fn run(
+    listen: &Listen,
+    what: &str,
+    service: Arc<dyn Fn() -> Service + Send + Sync>,
+) -> Result<ExitCode, Failure> {
+    let log = if listen.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
+    let mut settings = Settings::default();
+    if listen.http09 {
+        let mut protocol = (*settings.protocol).clone();
+        protocol.options.http09 = true;
+        settings.protocol = Arc::new(protocol);
+    }
+    let running = start(Options {
+        listen: listen.listen.clone(),
+        workers: listen.workers.map_or_else(eleven_net::worker::default_count, usize::from),
+        settings,
+        connections_max: listen.max_connections,
+        connections_per_address_max: listen.max_connections_per_address,
+        log,
+        service,
+    })?;
+    for address in running.addresses() {
+        eprintln!("{what} on {address}");
+    }
+    signals::until_stopped(running)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,79 @@
+//! From a request to its handler: what is decided before any handler is asked, and the handler's answer. Waits
+//! for nothing.
+
+use crate::after::error_page::{ErrorPages, Reading};
+use crate::handler::{Handled, Handler};
+use crate::request::Request;
+use crate::response::{Content, Response};
+use crate::worker::Worker;
+use eleven_messaging::{CloseReason, Expectation, Malformed};
+use eleven_semantics::names::Known;
+use eleven_semantics::target::Form;
+use eleven_semantics::{Method, Status};
+
+/// What answers the requests of a listener.
+#[derive(Debug)]
+pub struct Service {
+    /// The handler of every request.
+    pub handler: Handler,
+}
+
+impl Service {
+    /// A service with one handler for everything.
+    pub fn single(handler: Handler) -> Service {
+        Service { handler }
+    }
+
+    /// Answers a request.
+    pub fn handle(&self, request: &mut Request, worker: &Worker) -> Handled {
+        if request.head.expectation == Expectation::Unknown {
+            // 9110-10.1.1-04: an expectation that nobody here can meet.
+            return refusal(Status::EXPECTATION_FAILED, "The only expectation known here is 100-continue.")
+                .into();
+        }
+        if request.head.target.form() == Form::Asterisk {
+            // OPTIONS * asks about the server as a whole (9110-9.3.7).
+            let mut response = Response::new(Status::NO_CONTENT);
+            response.add(Known::Allow, "GET, HEAD, OPTIONS");
+            return response.into();
+        }
+        if request.head.method == Method::Connect && !self.handler.takes_connect() {
+            let mut response = refusal(Status::METHOD_NOT_ALLOWED, "This server is no proxy.");
+            response.add(Known::Allow, "GET, HEAD, OPTIONS");
+            return response.into();
+        }
+        match self.handler.handle(request, worker) {
+            Handled::Ready(response) => Handled::Ready(worded(response, request)),
+            later => later,
+        }
+    }
+}
+
+/// Gives an error without content the words of an error page.
+fn worded(mut response: Response, request: &Request) -> Response {
+    let silent = matches!(&response.content, Content::Bytes(bytes) if bytes.is_empty());
+    if silent && response.status.code() >= 400 {
+        let reading = Reading::of(&request.head.fields);
+        let (content, media_type) = ErrorPages::default().word(response.status, reading, "", "");
+        response.add(Known::ContentType, &*media_type);
+        response.content = Content::Bytes(content);
+    }
+    response
+}
+
+/// A readable refusal. Nothing of the request is repeated in it (fault L11).
+pub fn refusal(status: Status, why: &str) -> Response {
+    Response::text(status, "text/plain; charset=utf-8", format!("{status}\n{why}\n"))
+}
+
+/// The answer to octets that are no request.
+pub(crate) fn malformed(why: Malformed) -> Response {
+    let mut response = refusal(why.status(), &format!("The request cannot be read: {why}."));
+    response.close = Some(CloseReason::Malformed(why));
+    response
+}
+
+/// The answer after a handler failed in a way it should not.
+pub(crate) fn internal_error() -> Response {
+    refusal(Status::INTERNAL_SERVER_ERROR, "The server failed on this request.")
+}
