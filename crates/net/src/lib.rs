@@ -27,10 +27,10 @@ pub use stream::{PeerAddr, Stream};
 
 /// Random bytes from the system, fit for secrets.
 ///
-/// # Panics
-/// If the system has none to give: then nothing that must not be guessed can be made, and going on would be worse.
-pub fn random_bytes<const N: usize>() -> [u8; N] {
+/// # Errors
+/// If the system has none to give.
+pub fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the system gives no randomness");
-    bytes
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
 }

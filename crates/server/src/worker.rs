@@ -147,7 +147,7 @@ impl Worker {
             log,
             connections: Cell::new(0),
             nobody,
-            hot: RefCell::new(Hot::new(HotLimits::default(), u64::from_le_bytes(random_half()))),
+            hot: RefCell::new(Hot::new(HotLimits::default(), seed())),
         })
     }
 
@@ -232,13 +232,15 @@ impl Worker {
     }
 }
 
-/// 128 random bits. Without randomness nothing may go on: boundaries could be guessed.
-fn random() -> [u8; 16] {
+/// 128 random bits.
+fn random() -> std::io::Result<[u8; 16]> {
     eleven_net::random_bytes()
 }
 
-fn random_half() -> [u8; 8] {
-    eleven_net::random_bytes()
+/// Makes the hash of hot files unpredictable (fault D37).
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
 }
 
 /// What a connection refused for want of room is told.
