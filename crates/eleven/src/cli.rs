@@ -20,6 +20,10 @@ pub enum Command {
     Serve(Serve),
     /// Run a diagnostic origin server, to debug clients and proxies against.
     Echo(Echo),
+    /// Say everything that is wrong with a configuration file, without starting anything.
+    Check(crate::command::check::Check),
+    /// Write every key of the configuration with its default, or the JSON Schema.
+    Config(crate::command::config::Config),
 }
 
 /// Options of every server.

@@ -1,5 +1,7 @@
 //! The commands.
 
+pub mod check;
+pub mod config;
 mod serve;
 
 use crate::cli::{Cli, Command};
@@ -29,5 +31,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Serve(options) => serve::serve(options),
         Command::Echo(options) => serve::echo(options),
+        Command::Check(options) => Ok(options.run()),
+        Command::Config(options) => Ok(options.run()),
     }
 }

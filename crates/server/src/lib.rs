@@ -6,6 +6,7 @@ pub mod before;
 pub mod echo;
 pub mod files;
 pub mod handler;
+pub mod plan;
 pub mod record;
 pub mod request;
 pub mod response;

@@ -122,7 +122,8 @@ impl Report {
     pub fn json(&self, path: &str, text: &str) -> Json {
         let place = |span: &Span| {
             let span = clip(span, text);
-            let ((line, column), (end_line, end_column)) = (position(text, span.start), position(text, span.end));
+            let ((line, column), (end_line, end_column)) =
+                (position(text, span.start), position(text, span.end));
             json!({ "line": line, "column": column, "end_line": end_line, "end_column": end_column })
         };
         let all = self.sorted().into_iter().map(|diagnostic| {
@@ -191,7 +192,8 @@ fn render_one(diagnostic: &Diagnostic, path: &str, text: &str, renderer: &Render
         groups.extend(help.as_deref().map(|help| Group::with_title(Level::HELP.secondary_title(help))));
         return renderer.render(&groups);
     }
-    let mut snippet = Snippet::source(text).path(path).fold(true).annotation(AnnotationKind::Primary.span(span));
+    let mut snippet =
+        Snippet::source(text).path(path).fold(true).annotation(AnnotationKind::Primary.span(span));
     if let Some((span, label)) = &diagnostic.related {
         snippet = snippet.annotation(AnnotationKind::Context.span(clip(span, text)).label(label));
     }
@@ -219,7 +221,9 @@ pub fn nearest<'a>(written: &str, candidates: impl Iterator<Item = &'a str>) -> 
         .map(|candidate| {
             let other = normal(candidate);
             // A plural or a missing end is nearer than its distance says.
-            let affix = written.len() >= 4 && other.len() >= 4 && (other.starts_with(&written) || written.starts_with(&other));
+            let affix = written.len() >= 4
+                && other.len() >= 4
+                && (other.starts_with(&written) || written.starts_with(&other));
             (if affix { 1 } else { distance(&written, &other) }, candidate)
         })
         .filter(|(distance, _)| *distance <= limit)

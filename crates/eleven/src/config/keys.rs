@@ -56,7 +56,18 @@ pub static ROOT: Section = section(
             Is("[]"),
             "Whose word about the client is believed (Forwarded, X-Forwarded-For). Everybody else's is ignored.",
         ),
-        key("stop_timeout", time(24 * HOUR), Is("\"30s\""), "How long running exchanges may take to finish when the server stops."),
+        key(
+            "trusted_proxies_field",
+            Kind::Choice(&[("X-Forwarded-For", "what most proxies write"), ("Forwarded", "RFC 7239")]),
+            Is("\"X-Forwarded-For\""),
+            "The field that these proxies write. The other one is the client's own invention and is not looked at.",
+        ),
+        key(
+            "stop_timeout",
+            time(24 * HOUR),
+            Is("\"30s\""),
+            "How long running exchanges may take to finish when the server stops.",
+        ),
         key("server_field", ANY_TEXT, Is("\"eleven\""), "The Server field of responses. Empty: none."),
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
@@ -68,7 +79,12 @@ pub static LISTENER: Section = section(
     "listener",
     "An address and port, or a Unix socket.",
     &[
-        key("address", Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"), Required, "Where to listen."),
+        key(
+            "address",
+            Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"),
+            Required,
+            "Where to listen.",
+        ),
         key("http09", Kind::Bool, Is("false"), "Answer HTTP/0.9 requests too."),
     ],
 );
@@ -80,17 +96,62 @@ pub static LIMITS: Section = section(
     &[
         key("method_bytes_max", bytes(8, 1024), Is("64"), "Longest method. Beyond: 501."),
         key("target_bytes_max", bytes(256, MIB), Is("\"8KiB\""), "Longest request target. Beyond: 414."),
-        key("field_section_bytes_max", bytes(256, 16 * MIB), Is("\"32KiB\""), "Size of a header section. Beyond: 431."),
+        key(
+            "field_section_bytes_max",
+            bytes(256, 16 * MIB),
+            Is("\"32KiB\""),
+            "Size of a header section. Beyond: 431.",
+        ),
         key("field_lines_max", integer(1, 10_000), Is("100"), "Number of field lines. Beyond: 431."),
         key("pipelined_requests_max", integer(1, 10_000), Is("64"), "Requests read ahead on one connection."),
-        key("content_bytes_max", bytes(0, TIB), Is("\"64MiB\""), "Size of request content, where a route does not say otherwise. Beyond: 413."),
-        key("head_timeout", time(HOUR), Is("\"10s\""), "From the first octet of a head to its last. Beyond: 408."),
-        key("idle_timeout", time(24 * HOUR), Is("\"60s\""), "How long a connection may lie idle between requests."),
-        key("content_timeout", time(24 * HOUR), Is("\"30s\""), "How long content may not move, in either direction."),
-        key("content_rate_min", bytes(0, MIB), Is("100"), "Octets a second that content must make, measured over `content_timeout`. 0: any."),
-        key("requests_per_connection_max", integer(0, u32::MAX as u64), Is("0"), "Requests after which a connection closes. 0: never."),
-        key("connections_max", integer(1, 10_000_000), Is("16384"), "Connections in all. Beyond: the slowest or longest idle one yields."),
-        key("connections_per_address_max", integer(0, 1_000_000), Is("0"), "Connections from one client address. 0: as many as in all. Beyond: 503."),
+        key(
+            "content_bytes_max",
+            bytes(0, TIB),
+            Is("\"64MiB\""),
+            "Size of request content, where a route does not say otherwise. Beyond: 413.",
+        ),
+        key(
+            "head_timeout",
+            time(HOUR),
+            Is("\"10s\""),
+            "From the first octet of a head to its last. Beyond: 408.",
+        ),
+        key(
+            "idle_timeout",
+            time(24 * HOUR),
+            Is("\"60s\""),
+            "How long a connection may lie idle between requests.",
+        ),
+        key(
+            "content_timeout",
+            time(24 * HOUR),
+            Is("\"30s\""),
+            "How long content may not move, in either direction.",
+        ),
+        key(
+            "content_rate_min",
+            bytes(0, MIB),
+            Is("100"),
+            "Octets a second that content must make, measured over `content_timeout`. 0: any.",
+        ),
+        key(
+            "requests_per_connection_max",
+            integer(0, u32::MAX as u64),
+            Is("0"),
+            "Requests after which a connection closes. 0: never.",
+        ),
+        key(
+            "connections_max",
+            integer(1, 10_000_000),
+            Is("16384"),
+            "Connections in all. Beyond: the slowest or longest idle one yields.",
+        ),
+        key(
+            "connections_per_address_max",
+            integer(0, 1_000_000),
+            Is("0"),
+            "Connections from one client address. 0: as many as in all. Beyond: 503.",
+        ),
     ],
 );
 
@@ -99,7 +160,12 @@ pub static LOG: Section = section(
     "log",
     "One line for each exchange. Control characters are escaped, secrets are hidden, and no request ever waits for the disk.",
     &[
-        key("access", Kind::Text("`\"stdout\"`, `\"off\"`, or the path of a file"), Is("\"stdout\""), "Where the lines go. A file is opened anew on SIGUSR1 and when it was renamed."),
+        key(
+            "access",
+            Kind::Text("`\"stdout\"`, `\"off\"`, or the path of a file"),
+            Is("\"stdout\""),
+            "Where the lines go. A file is opened anew on SIGUSR1 and when it was renamed.",
+        ),
         key(
             "format",
             Kind::Text("`\"combined\"`, `\"common\"`, `\"json\"`, or a template with `{words}`"),
@@ -114,11 +180,36 @@ pub static SITE: Section = Section {
     name: "site",
     doc: "A site: the names it answers for, and its routes. Everything that a route can say about access, fields, compression and so on can stand here too and then holds for every route that does not say it itself.",
     own: &[
-        key("names", Kind::List(&HOST), Is("[]"), "Its host names, the canonical one first. A name with a port answers on that port only. None: it answers for every name that no other site has."),
-        key("redirect_names", Kind::List(&HOST), Is("[]"), "Names that are redirected (308) to the first of `names`."),
-        key("default", Kind::Bool, Is("false"), "It answers also for names that no site has. Without a default such requests get 421."),
-        key("root", DIRECTORY, Absent("no files but those of the routes"), "Serves this directory: short for a route `/` with `files`."),
-        key("route", Kind::Sections(&ROUTE), Is("[]"), "Its routes. The most particular path wins, whatever the order."),
+        key(
+            "names",
+            Kind::List(&HOST),
+            Is("[]"),
+            "Its host names, the canonical one first. A name with a port answers on that port only. None: it answers for every name that no other site has.",
+        ),
+        key(
+            "redirect_names",
+            Kind::List(&HOST),
+            Is("[]"),
+            "Names that are redirected (308) to the first of `names`.",
+        ),
+        key(
+            "default",
+            Kind::Bool,
+            Is("false"),
+            "It answers also for names that no site has. Without a default such requests get 421.",
+        ),
+        key(
+            "root",
+            DIRECTORY,
+            Absent("no files but those of the routes"),
+            "Serves this directory: short for a route `/` with `files`.",
+        ),
+        key(
+            "route",
+            Kind::Sections(&ROUTE),
+            Is("[]"),
+            "Its routes. The most particular path wins, whatever the order.",
+        ),
     ],
     shared: POLICY,
 };
@@ -128,16 +219,41 @@ pub static ROUTE: Section = Section {
     name: "site.route",
     doc: "Which requests it takes (`path` or `exact`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`. Where two routes have the same path, the first that takes the request's method and host answers.",
     own: &[
-        key("path", ROUTE_PATH, Absent("`/`"), "This path and everything beneath it. It ends at a segment: `/img` never takes `/images`."),
+        key(
+            "path",
+            ROUTE_PATH,
+            Absent("`/`"),
+            "This path and everything beneath it. It ends at a segment: `/img` never takes `/images`.",
+        ),
         key("exact", ROUTE_PATH, Absent("see `path`"), "This path only."),
-        key("methods", Kind::List(&METHOD), Is("[]"), "Only these methods; GET brings HEAD. None: all. A path that exists for other methods only answers 405 with Allow."),
+        key(
+            "methods",
+            Kind::List(&METHOD),
+            Is("[]"),
+            "Only these methods; GET brings HEAD. None: all. A path that exists for other methods only answers 405 with Allow.",
+        ),
         key("hosts", Kind::List(&HOST), Is("[]"), "Only these of the site's names. None: all."),
-        key("strip_prefix", Kind::Bool, Is("false"), "The handler sees the path without `path`: with `path = \"/docs\"` and `files.root = \"/srv/docs\"`, `/docs/a` is `/srv/docs/a`."),
-        key("rewrite", TEMPLATE, Absent("the path stays"), "Another path (and query) for the handler. The client does not see it."),
+        key(
+            "strip_prefix",
+            Kind::Bool,
+            Is("false"),
+            "The handler sees the path without `path`: with `path = \"/docs\"` and `files.root = \"/srv/docs\"`, `/docs/a` is `/srv/docs/a`.",
+        ),
+        key(
+            "rewrite",
+            TEMPLATE,
+            Absent("the path stays"),
+            "Another path (and query) for the handler. The client does not see it.",
+        ),
         key("files", Kind::Section(&FILES), Absent("not its handler"), "Serves files of a directory."),
         key("redirect", Kind::Section(&REDIRECT), Absent("not its handler"), "Sends the client elsewhere."),
         key("fixed", Kind::Section(&FIXED), Absent("not its handler"), "Always gives the same response."),
-        key("echo", Kind::Section(&ECHO), Absent("not its handler"), "Shows the request as it arrived, for people who debug clients and proxies."),
+        key(
+            "echo",
+            Kind::Section(&ECHO),
+            Absent("not its handler"),
+            "Shows the request as it arrived, for people who debug clients and proxies.",
+        ),
     ],
     shared: POLICY,
 };
@@ -146,8 +262,18 @@ pub static ROUTE: Section = Section {
 const POLICY: &[Key] = &[
     key("access", Kind::Section(&ACCESS), Absent("open to everybody"), "Who may come in."),
     key("rate", Kind::Section(&RATE), Absent("no limit"), "How often one client may ask."),
-    key("cors", Kind::Section(&CORS), Absent("no cross-origin access"), "Which other origins' scripts may read responses."),
-    key("content_bytes_max", bytes(0, TIB), Absent("`limits.content_bytes_max`"), "Size of request content. Beyond: 413."),
+    key(
+        "cors",
+        Kind::Section(&CORS),
+        Absent("no cross-origin access"),
+        "Which other origins' scripts may read responses.",
+    ),
+    key(
+        "content_bytes_max",
+        bytes(0, TIB),
+        Absent("`limits.content_bytes_max`"),
+        "Size of request content. Beyond: 413.",
+    ),
     key("fields", Kind::Section(&FIELDS), Absent("as they are"), "Changes to the fields of responses."),
     key(
         "security",
@@ -156,19 +282,50 @@ const POLICY: &[Key] = &[
             ("hsts", "`Strict-Transport-Security: max-age=31536000`, on secured connections only"),
             ("hsts-subdomains", "the same with `includeSubDomains`"),
             ("deny-frames", "`X-Frame-Options: DENY` and `frame-ancestors 'none'`"),
-            ("self-only", "`Content-Security-Policy: default-src 'self'; base-uri 'self'; object-src 'none'`"),
+            (
+                "self-only",
+                "`Content-Security-Policy: default-src 'self'; base-uri 'self'; object-src 'none'`",
+            ),
             ("no-referrer", "`Referrer-Policy: no-referrer`"),
             ("same-origin-referrer", "`Referrer-Policy: same-origin`"),
-            ("isolate", "`Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Resource-Policy: same-origin`"),
+            (
+                "isolate",
+                "`Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Resource-Policy: same-origin`",
+            ),
         ])),
         Is("[]"),
         "Presets of security fields. A field that the response has already is left as it is.",
     ),
-    key("cache_control", FIELD_VALUE, Absent("no Cache-Control is added"), "The Cache-Control of responses that have none, where no `cache_rule` says otherwise."),
-    key("cache_rule", Kind::Sections(&CACHE_RULE), Is("[]"), "Cache-Control by media type; the first that fits."),
-    key("early_hints", Kind::List(&Kind::Text("a Link value such as `\"</style.css>; rel=preload; as=style\"`")), Is("[]"), "Links sent ahead in a 103 response to clients of HTTP/1.1 that ask for a page."),
-    key("compress", Kind::Section(&COMPRESS), Absent("responses are sent as they are"), "Content codings made on the way."),
-    key("error_page", Kind::Sections(&ERROR_PAGE), Is("[]"), "Own pages for errors. Without one, people get a plain page and programs get `application/problem+json`."),
+    key(
+        "cache_control",
+        FIELD_VALUE,
+        Absent("no Cache-Control is added"),
+        "The Cache-Control of responses that have none, where no `cache_rule` says otherwise.",
+    ),
+    key(
+        "cache_rule",
+        Kind::Sections(&CACHE_RULE),
+        Is("[]"),
+        "Cache-Control by media type; the first that fits.",
+    ),
+    key(
+        "early_hints",
+        Kind::List(&Kind::Text("a Link value such as `\"</style.css>; rel=preload; as=style\"`")),
+        Is("[]"),
+        "Links sent ahead in a 103 response to clients of HTTP/1.1 that ask for a page.",
+    ),
+    key(
+        "compress",
+        Kind::Section(&COMPRESS),
+        Absent("responses are sent as they are"),
+        "Content codings made on the way.",
+    ),
+    key(
+        "error_page",
+        Kind::Sections(&ERROR_PAGE),
+        Is("[]"),
+        "Own pages for errors. Without one, people get a plain page and programs get `application/problem+json`.",
+    ),
 ];
 
 /// `files = {…}`
@@ -177,8 +334,18 @@ pub static FILES: Section = section(
     "Files of a directory, with validators, conditional and range requests. Nothing outside the directory is ever reached, whatever the path or a symbolic link says.",
     &[
         key("root", DIRECTORY, Required, "The directory."),
-        key("index", Kind::List(&Kind::Text("the name of a file")), Is("[\"index.html\"]"), "What stands for a directory; the first that exists."),
-        key("hidden", Kind::Bool, Is("false"), "Serve names that start with a dot. `/.well-known` is always served."),
+        key(
+            "index",
+            Kind::List(&Kind::Text("the name of a file")),
+            Is("[\"index.html\"]"),
+            "What stands for a directory; the first that exists.",
+        ),
+        key(
+            "hidden",
+            Kind::Bool,
+            Is("false"),
+            "Serve names that start with a dot. `/.well-known` is always served.",
+        ),
     ],
 );
 
@@ -187,7 +354,12 @@ pub static REDIRECT: Section = section(
     "site.route.redirect",
     "A redirection (RFC 9110 §15.4).",
     &[
-        key("to", TEMPLATE, Required, "Where to. `{path}` is the path asked for, `{rest}` its part beneath the route's `path`, `{query}` the query with its `?`, `{host}` the site's first name (or the host asked for, if the site has none), `{scheme}` the scheme."),
+        key(
+            "to",
+            TEMPLATE,
+            Required,
+            "Where to. `{path}` is the path asked for, `{rest}` its part beneath the route's `path`, `{query}` the query with its `?`, `{host}` the site's first name (or the host asked for, if the site has none), `{scheme}` the scheme.",
+        ),
         key(
             "status",
             Kind::Choice(&[
@@ -209,7 +381,12 @@ pub static FIXED: Section = section(
     "A response that is always the same: 410 for what is gone, 503 for maintenance.",
     &[
         key("status", integer(200, 599), Is("200"), "The status code."),
-        key("text", ANY_TEXT, Is("\"\""), "The content. Empty with a status of 400 and above: the error page."),
+        key(
+            "text",
+            ANY_TEXT,
+            Is("\"\""),
+            "The content. Empty with a status of 400 and above: the error page.",
+        ),
         key("content_type", MEDIA_TYPE, Is("\"text/plain; charset=utf-8\""), "Its media type."),
         key("retry_after", time(YEAR), Absent("no Retry-After"), "When to come again."),
     ],
@@ -225,9 +402,27 @@ pub static ACCESS: Section = section(
     &[
         key("allow", Kind::List(&NETWORK), Is("[]"), "Addresses that may come in. None: all."),
         key("deny", Kind::List(&NETWORK), Is("[]"), "Addresses that may not, even if `allow` has them. 403."),
-        key("basic", Kind::Section(&BASIC), Absent("no password is asked for"), "User name and password by the Basic scheme (RFC 7617). Use it over TLS only."),
-        key("digest", Kind::Section(&DIGEST), Absent("no password is asked for"), "User name and password by the Digest scheme (RFC 7616)."),
-        key("satisfy", Kind::Choice(&[("all", "address and password"), ("any", "an allowed address, or else a password")]), Is("\"all\""), "Whether both the address and the password count."),
+        key(
+            "basic",
+            Kind::Section(&BASIC),
+            Absent("no password is asked for"),
+            "User name and password by the Basic scheme (RFC 7617). Use it over TLS only.",
+        ),
+        key(
+            "digest",
+            Kind::Section(&DIGEST),
+            Absent("no password is asked for"),
+            "User name and password by the Digest scheme (RFC 7616).",
+        ),
+        key(
+            "satisfy",
+            Kind::Choice(&[
+                ("all", "address and password"),
+                ("any", "an allowed address, or else a password"),
+            ]),
+            Is("\"all\""),
+            "Whether both the address and the password count.",
+        ),
     ],
 );
 
@@ -237,8 +432,18 @@ pub static BASIC: Section = section(
     "The Basic scheme.",
     &[
         key("realm", ANY_TEXT, Is("\"restricted\""), "What the user is asked a password for."),
-        key("file", PATH, Absent("see `users`"), "An htpasswd file: `user:hash` lines with bcrypt, argon2, SHA-crypt (`$5$`, `$6$`) or apr1 hashes. Read anew when it changes."),
-        key("users", Kind::Map(&Kind::Secret), Is("{}"), "Users with the hashes of their passwords, in the configuration itself."),
+        key(
+            "file",
+            PATH,
+            Absent("see `users`"),
+            "An htpasswd file: `user:hash` lines with bcrypt, argon2, SHA-crypt (`$5$`, `$6$`) or apr1 hashes. Read anew when it changes.",
+        ),
+        key(
+            "users",
+            Kind::Map(&Kind::Secret),
+            Is("{}"),
+            "Users with the hashes of their passwords, in the configuration itself.",
+        ),
     ],
 );
 
@@ -247,10 +452,30 @@ pub static DIGEST: Section = section(
     "access.digest",
     "The Digest scheme: the password never crosses the wire, and a listener cannot use what he heard.",
     &[
-        key("realm", ANY_TEXT, Is("\"restricted\""), "What the user is asked a password for. It is part of every hash in the file."),
-        key("file", PATH, Required, "An htdigest file: `user:realm:hash` lines, the hash of `user:realm:password` by MD5 (32 digits) or SHA-256 (64)."),
-        key("nonce_lifetime", Kind::Millis { min: 1000, max: 24 * HOUR }, Is("\"5m\""), "How long a nonce holds before the client must ask for a new one."),
-        key("md5", Kind::Bool, Is("true"), "Offer MD5 beside SHA-256, for browsers that know nothing better."),
+        key(
+            "realm",
+            ANY_TEXT,
+            Is("\"restricted\""),
+            "What the user is asked a password for. It is part of every hash in the file.",
+        ),
+        key(
+            "file",
+            PATH,
+            Required,
+            "An htdigest file: `user:realm:hash` lines, the hash of `user:realm:password` by MD5 (32 digits) or SHA-256 (64).",
+        ),
+        key(
+            "nonce_lifetime",
+            Kind::Millis { min: 1000, max: 24 * HOUR },
+            Is("\"5m\""),
+            "How long a nonce holds before the client must ask for a new one.",
+        ),
+        key(
+            "md5",
+            Kind::Bool,
+            Is("true"),
+            "Offer MD5 beside SHA-256, for browsers that know nothing better.",
+        ),
     ],
 );
 
@@ -261,8 +486,18 @@ pub static RATE: Section = section(
     &[
         key("requests", integer(1, 1_000_000_000), Required, "How many requests …"),
         key("per", time(24 * HOUR), Is("\"1s\""), "… in how long."),
-        key("burst", integer(1, 1_000_000), Absent("the same as `requests`"), "How many may come at once before the rate counts."),
-        key("addresses_max", integer(16, 100_000_000), Is("65536"), "Addresses remembered; the longest quiet one is forgotten first."),
+        key(
+            "burst",
+            integer(1, 1_000_000),
+            Absent("the same as `requests`"),
+            "How many may come at once before the rate counts.",
+        ),
+        key(
+            "addresses_max",
+            integer(16, 100_000_000),
+            Is("65536"),
+            "Addresses remembered; the longest quiet one is forgotten first.",
+        ),
     ],
 );
 
@@ -271,11 +506,26 @@ pub static CORS: Section = section(
     "cors",
     "Cross-origin resource sharing (the Fetch standard). Preflight requests are answered by the server itself.",
     &[
-        key("origins", Kind::List(&Kind::Text("an origin such as `\"https://app.example\"`, or `\"*\"`")), Required, "Whose scripts may read responses."),
-        key("methods", Kind::List(&METHOD), Is("[\"GET\", \"HEAD\", \"POST\"]"), "Methods that a preflight grants."),
+        key(
+            "origins",
+            Kind::List(&Kind::Text("an origin such as `\"https://app.example\"`, or `\"*\"`")),
+            Required,
+            "Whose scripts may read responses.",
+        ),
+        key(
+            "methods",
+            Kind::List(&METHOD),
+            Is("[\"GET\", \"HEAD\", \"POST\"]"),
+            "Methods that a preflight grants.",
+        ),
         key("request_fields", Kind::List(&FIELD_NAME), Is("[]"), "Request fields that a preflight grants."),
         key("expose", Kind::List(&FIELD_NAME), Is("[]"), "Response fields that scripts may read."),
-        key("credentials", Kind::Bool, Is("false"), "Cookies and passwords may be sent along. Not with `\"*\"`."),
+        key(
+            "credentials",
+            Kind::Bool,
+            Is("false"),
+            "Cookies and passwords may be sent along. Not with `\"*\"`.",
+        ),
         key("max_age", time(24 * HOUR), Is("\"10m\""), "How long a preflight holds."),
     ],
 );
@@ -297,9 +547,19 @@ pub static CACHE_RULE: Section = section(
     "cache_rule",
     "Cache-Control for responses of some media types that have none yet.",
     &[
-        key("types", Kind::List(&Kind::Text("a media type such as `\"image/*\"`")), Required, "Which media types."),
+        key(
+            "types",
+            Kind::List(&Kind::Text("a media type such as `\"image/*\"`")),
+            Required,
+            "Which media types.",
+        ),
         key("value", FIELD_VALUE, Required, "The value of Cache-Control."),
-        key("expires", Kind::Bool, Is("false"), "Send Expires too, from the value's max-age, for caches of HTTP/1.0."),
+        key(
+            "expires",
+            Kind::Bool,
+            Is("false"),
+            "Send Expires too, from the value's max-age, for caches of HTTP/1.0.",
+        ),
     ],
 );
 
@@ -310,7 +570,11 @@ pub static COMPRESS: Section = section(
     &[
         key(
             "codings",
-            Kind::List(&Kind::Choice(&[("br", "brotli"), ("zstd", "Zstandard"), ("gzip", "what everybody understands")])),
+            Kind::List(&Kind::Choice(&[
+                ("br", "brotli"),
+                ("zstd", "Zstandard"),
+                ("gzip", "what everybody understands"),
+            ])),
             Is("[\"zstd\", \"br\", \"gzip\"]"),
             "Codings offered; of those a client likes equally, the first.",
         ),
@@ -318,14 +582,26 @@ pub static COMPRESS: Section = section(
         key(
             "types",
             Kind::List(&Kind::Text("a media type such as `\"text/*\"`")),
-            Is("[\"text/*\", \"application/json\", \"application/*+json\", \"application/javascript\", \"application/xml\", \"application/*+xml\", \"application/wasm\", \"image/svg+xml\", \"font/ttf\", \"font/otf\", \"application/vnd.ms-fontobject\"]"),
+            Is(
+                "[\"text/*\", \"application/json\", \"application/*+json\", \"application/javascript\", \"application/xml\", \"application/*+xml\", \"application/wasm\", \"image/svg+xml\", \"font/ttf\", \"font/otf\", \"application/vnd.ms-fontobject\"]",
+            ),
             "Media types that are compressed.",
         ),
         key("gzip_level", integer(1, 9), Is("6"), "Effort of gzip."),
         key("br_level", integer(0, 11), Is("5"), "Effort of brotli."),
         key("zstd_level", integer(1, 19), Is("6"), "Effort of Zstandard."),
-        key("memory_bytes_max", bytes(0, 64 << 30), Is("\"32MiB\""), "Memory for results, so that a hot file is compressed once."),
-        key("credentialed", Kind::Bool, Is("false"), "Compress also responses to requests with cookies or credentials. Off, because who can make a victim's browser ask and sees the length can guess secrets in the response (BREACH)."),
+        key(
+            "memory_bytes_max",
+            bytes(0, 64 << 30),
+            Is("\"32MiB\""),
+            "Memory for results, so that a hot file is compressed once.",
+        ),
+        key(
+            "credentialed",
+            Kind::Bool,
+            Is("false"),
+            "Compress also responses to requests with cookies or credentials. Off, because who can make a victim's browser ask and sees the length can guess secrets in the response (BREACH).",
+        ),
     ],
 );
 
@@ -334,9 +610,19 @@ pub static ERROR_PAGE: Section = section(
     "error_page",
     "A page for people. Programs (by Accept) still get `application/problem+json`.",
     &[
-        key("status", Kind::List(&Kind::Text("a status code, or a class such as `\"5xx\"`")), Required, "For which errors."),
+        key(
+            "status",
+            Kind::List(&Kind::Code("a status code, or a class such as `\"5xx\"`")),
+            Required,
+            "For which errors.",
+        ),
         key("file", PATH, Absent("see `template`"), "A file, sent as it is."),
-        key("template", PATH, Absent("see `file`"), "A minijinja template; it may use `status`, `phrase`, `detail` and `request_id`."),
+        key(
+            "template",
+            PATH,
+            Absent("see `file`"),
+            "A minijinja template; it may use `status`, `phrase`, `detail` and `request_id`.",
+        ),
     ],
 );
 
@@ -408,7 +694,9 @@ pub fn sections_with(name: &str) -> Vec<String> {
     let mut found: Vec<String> = sections
         .into_iter()
         .filter(|section| section.key(name).is_some())
-        .map(|section| if section.name.is_empty() { "the top of the file".into() } else { format!("`{}`", section.name) })
+        .map(|section| {
+            if section.name.is_empty() { "the top of the file".into() } else { format!("`{}`", section.name) }
+        })
         .collect();
     // A key that stands everywhere says nothing.
     if found.len() > 4 {

@@ -20,7 +20,11 @@ pub struct Table {
     pub section: &'static Section,
     /// Where it stands: its header, or what it stands in if it was not written.
     pub span: Span,
+    /// Something in it was not understood: what seems to be missing may only be misspelt.
+    pub doubtful: bool,
     values: Vec<(&'static str, Value)>,
+    /// Keys that were written but are of no use.
+    broken: Vec<&'static str>,
 }
 
 /// A value and where it came from.
@@ -60,7 +64,12 @@ pub struct Surroundings<'a> {
 }
 
 /// Reads a document.
-pub fn read(text: &str, root: &'static Section, surroundings: &Surroundings<'_>, report: &mut Report) -> Table {
+pub fn read(
+    text: &str,
+    root: &'static Section,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Table {
     let (document, errors) = DeTable::parse_recoverable(text);
     let broken = !errors.is_empty();
     for error in &errors {
@@ -89,6 +98,7 @@ impl Reader<'_> {
 
     fn table(&mut self, table: &DeTable<'_>, span: Span, section: &'static Section) -> Table {
         let mut values: Vec<(&'static str, Value)> = Vec::new();
+        let (mut doubtful, mut broken) = (self.quiet, Vec::new());
         for (name, value) in table {
             match section.key(name.get_ref()) {
                 Some(key) => {
@@ -96,32 +106,39 @@ impl Reader<'_> {
                         values.push((key.name, value));
                     } else {
                         // Reported already: the default stands in, as if it had been written.
+                        broken.push(key.name);
                         values.extend(self.default(key, &name.span(), true).map(|value| (key.name, value)));
                     }
                 }
-                None => self.unknown_key(name, section),
+                None => {
+                    doubtful = true;
+                    self.unknown_key(name, section);
+                }
             }
         }
         for key in section.keys() {
             if values.iter().any(|(name, _)| *name == key.name) {
                 continue;
             }
-            if matches!(key.default, Default::Required)
-                && !self.quiet
-                && !table.keys().any(|name| name.get_ref() == key.name)
-            {
-                let what = if section.name.is_empty() { "the file".into() } else { format!("`{}`", section.name) };
-                self.error(header(&span), format!("{what} needs `{}`", key.name))
-                    .help(format!("add `{} = {}`: {}", key.name, key.kind.example(), key.doc));
+            if matches!(key.default, Default::Required) && !self.quiet && !broken.contains(&key.name) {
+                let what =
+                    if section.name.is_empty() { "the file".into() } else { format!("`{}`", section.name) };
+                self.error(span.clone(), format!("{what} needs `{}`", key.name)).help(format!(
+                    "add `{} = {}`: {}",
+                    key.name,
+                    key.kind.example(),
+                    key.doc
+                ));
             }
             values.extend(self.default(key, &span, false).map(|value| (key.name, value)));
         }
-        Table { section, span, values }
+        Table { section, span, doubtful, values, broken }
     }
 
     fn unknown_key(&mut self, name: &Spanned<std::borrow::Cow<'_, str>>, section: &'static Section) {
         let written: &str = name.get_ref();
-        let place = if section.name.is_empty() { "at the top".into() } else { format!("in `{}`", section.name) };
+        let place =
+            if section.name.is_empty() { "at the top".into() } else { format!("in `{}`", section.name) };
         let found = nearest(written, section.keys().map(|key| key.name))
             .or_else(|| super::keys::foreign_name(written).filter(|known| section.key(known).is_some()));
         let elsewhere = super::keys::sections_with(written);
@@ -146,7 +163,8 @@ impl Reader<'_> {
         };
         let value = DeValue::parse(text).unwrap_or_else(|error| panic!("default of `{}`: {error}", key.name));
         let mut report = Report::default();
-        let nothing = Surroundings { variable: &|_| None, secret_file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+        let nothing =
+            Surroundings { variable: &|_| None, secret_file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
         let mut reader = Reader { surroundings: &nothing, report: &mut report, quiet: self.quiet };
         let mut value = reader.value(&value, &key.kind, key.name);
         assert!(report.is_empty(), "default of `{}` is wrong: {report:?}", key.name);
@@ -164,11 +182,15 @@ impl Reader<'_> {
             (Kind::Bool, DeValue::Boolean(flag)) => written(Data::Bool(*flag)),
             (Kind::Integer { min, max }, DeValue::Integer(_)) => {
                 let number = self.integer(value, name)?;
-                self.within(number, *min, *max, &span, name, |n| n.to_string()).map(Data::Integer).and_then(written)
+                self.within(number, *min, *max, &span, name, |n| n.to_string())
+                    .map(Data::Integer)
+                    .and_then(written)
             }
             (Kind::Bytes { min, max }, DeValue::Integer(_)) => {
                 let number = self.integer(value, name)?;
-                self.within(number, *min, *max, &span, name, super::schema::show_bytes).map(Data::Integer).and_then(written)
+                self.within(number, *min, *max, &span, name, super::schema::show_bytes)
+                    .map(Data::Integer)
+                    .and_then(written)
             }
             (Kind::Millis { .. }, DeValue::Integer(number)) => {
                 self.error(span, format!("`{name}` needs a unit"))
@@ -181,7 +203,9 @@ impl Reader<'_> {
                         .help("a whole number of octets, or one with KiB, MiB or GiB: `\"10MiB\"`".into());
                     return None;
                 };
-                self.within(number, *min, *max, &span, name, super::schema::show_bytes).map(Data::Integer).and_then(written)
+                self.within(number, *min, *max, &span, name, super::schema::show_bytes)
+                    .map(Data::Integer)
+                    .and_then(written)
             }
             (Kind::Millis { min, max }, DeValue::String(text)) => {
                 let Some(number) = super::schema::read_millis(text) else {
@@ -189,7 +213,9 @@ impl Reader<'_> {
                         .help("a whole number with ms, s, m, h or d: `\"30s\"`".into());
                     return None;
                 };
-                self.within(number, *min, *max, &span, name, super::schema::show_millis).map(Data::Integer).and_then(written)
+                self.within(number, *min, *max, &span, name, super::schema::show_millis)
+                    .map(Data::Integer)
+                    .and_then(written)
             }
             (Kind::Choice(choices), DeValue::String(text)) => {
                 let text = self.expand(text, &span)?;
@@ -199,15 +225,29 @@ impl Reader<'_> {
                 let names = || choices.iter().map(|(choice, _)| *choice);
                 let help = match nearest(&text, names()) {
                     Some(found) => format!("did you mean `\"{found}\"`?"),
-                    None => format!("one of {}", names().map(|c| format!("`\"{c}\"`")).collect::<Vec<_>>().join(", ")),
+                    None => format!(
+                        "one of {}",
+                        names().map(|c| format!("`\"{c}\"`")).collect::<Vec<_>>().join(", ")
+                    ),
                 };
                 self.error(span, format!("`{name}` cannot be `{text}`")).help(help);
                 None
             }
-            (Kind::Text(_) | Kind::Secret, DeValue::String(text)) => {
+            // A code may be written as the number that it is.
+            (Kind::Choice(choices), DeValue::Integer(n))
+                if choices.iter().any(|(choice, _)| *choice == n.as_str()) =>
+            {
+                written(Data::Text(n.as_str().to_owned()))
+            }
+            (Kind::Code(_), DeValue::Integer(n)) if n.radix() == 10 => {
+                written(Data::Text(n.as_str().to_owned()))
+            }
+            (Kind::Text(_) | Kind::Code(_) | Kind::Secret, DeValue::String(text)) => {
                 self.expand(text, &span).map(Data::Text).and_then(written)
             }
-            (Kind::Secret, DeValue::Table(table)) => self.secret(table, &span, name).map(Data::Text).and_then(written),
+            (Kind::Secret, DeValue::Table(table)) => {
+                self.secret(table, &span, name).map(Data::Text).and_then(written)
+            }
             (Kind::List(inner), DeValue::Array(array)) => {
                 let values: Vec<_> = array.iter().map(|item| self.value(item, inner, name)).collect();
                 written(Data::List(values.into_iter().flatten().collect()))
@@ -227,9 +267,13 @@ impl Reader<'_> {
                     .collect();
                 written(Data::Map(entries))
             }
-            (Kind::Section(section), DeValue::Table(table)) => written(Data::Table(self.table(table, span, section))),
+            (Kind::Section(section), DeValue::Table(table)) => {
+                written(Data::Table(self.table(table, span, section)))
+            }
             // `listing = true` is `listing = {}`, where a section may be so switched on.
-            (Kind::Section(section), DeValue::Boolean(true)) if section.keys().all(|key| !matches!(key.default, Default::Required)) => {
+            (Kind::Section(section), DeValue::Boolean(true))
+                if section.keys().all(|key| !matches!(key.default, Default::Required)) =>
+            {
                 let table = DeTable::new();
                 written(Data::Table(self.table(&table, span, section)))
             }
@@ -270,12 +314,23 @@ impl Reader<'_> {
         let digits = integer.as_str();
         let number = u64::from_str_radix(digits.strip_prefix('+').unwrap_or(digits), integer.radix()).ok();
         if number.is_none() {
-            self.error(value.span(), format!("`{name}` wants a number that is not negative and fits 64 bits"));
+            self.error(
+                value.span(),
+                format!("`{name}` wants a number that is not negative and fits 64 bits"),
+            );
         }
         number
     }
 
-    fn within(&mut self, number: u64, min: u64, max: u64, span: &Span, name: &str, show: impl Fn(u64) -> String) -> Option<u64> {
+    fn within(
+        &mut self,
+        number: u64,
+        min: u64,
+        max: u64,
+        span: &Span,
+        name: &str,
+        show: impl Fn(u64) -> String,
+    ) -> Option<u64> {
         if (min..=max).contains(&number) {
             return Some(number);
         }
@@ -300,14 +355,18 @@ impl Reader<'_> {
                 rest = tail;
             } else if let Some(tail) = after.strip_prefix('{') {
                 let Some(close) = tail.find('}') else {
-                    self.error(span.clone(), "`${` is never closed").help("write `$$` for a dollar sign".into());
+                    self.error(span.clone(), "`${` is never closed")
+                        .help("write `$$` for a dollar sign".into());
                     return None;
                 };
                 let (name, default) = match tail[..close].split_once(":-") {
                     Some((name, default)) => (name, Some(default)),
                     None => (&tail[..close], None),
                 };
-                match (self.surroundings.variable)(name).filter(|v| !v.is_empty()).or(default.map(str::to_owned)) {
+                match (self.surroundings.variable)(name)
+                    .filter(|v| !v.is_empty())
+                    .or(default.map(str::to_owned))
+                {
                     Some(value) => out.push_str(&value),
                     None => {
                         self.error(span.clone(), format!("the environment has no variable `{name}`"))
@@ -349,11 +408,6 @@ impl Reader<'_> {
             }
         }
     }
-}
-
-/// The first line of a span: a section's span may cover all of it.
-fn header(span: &Span) -> Span {
-    span.clone()
 }
 
 /// What a TOML value is, in words.
@@ -408,7 +462,7 @@ impl Table {
 
     /// Whether the operator wrote it.
     pub fn is_written(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| value.written)
+        self.broken.contains(&name) || self.get(name).is_some_and(|value| value.written)
     }
 
     /// Where a key's value stands.
@@ -486,6 +540,12 @@ impl Table {
 }
 
 impl Value {
+    /// All texts of a list.
+    pub fn texts(&self) -> impl Iterator<Item = Text<'_>> {
+        let values = if let Data::List(values) = &self.data { &values[..] } else { &[] };
+        values.iter().filter_map(Value::text)
+    }
+
     /// The text, if it is one.
     pub fn text(&self) -> Option<Text<'_>> {
         match &self.data {

@@ -52,6 +52,8 @@ pub enum Kind {
     Millis { min: u64, max: u64 },
     /// A text; in words, of what form.
     Text(&'static str),
+    /// A text, or a number that stands for one; in words, of what form.
+    Code(&'static str),
     /// A text that is not shown; may stand in a file of its own.
     Secret,
     /// One of these.
@@ -64,6 +66,12 @@ pub enum Kind {
     Section(&'static Section),
     /// Any number of tables.
     Sections(&'static Section),
+}
+
+impl std::fmt::Debug for Section {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Section({:?})", self.name)
+    }
 }
 
 impl Section {
@@ -86,9 +94,11 @@ impl Kind {
             Kind::Integer { .. } => "a whole number".into(),
             Kind::Bytes { .. } => "a size such as `\"10MiB\"`".into(),
             Kind::Millis { .. } => "a time such as `\"30s\"`".into(),
-            Kind::Text(form) => (*form).into(),
+            Kind::Text(form) | Kind::Code(form) => (*form).into(),
             Kind::Secret => "a text or `{ file = \"PATH\" }`".into(),
-            Kind::Choice(choices) => choices.iter().map(|(c, _)| format!("`\"{c}\"`")).collect::<Vec<_>>().join(" or "),
+            Kind::Choice(choices) => {
+                choices.iter().map(|(c, _)| format!("`\"{c}\"`")).collect::<Vec<_>>().join(" or ")
+            }
             Kind::List(inner) => format!("a list, each {}", inner.describe()),
             Kind::Map(inner) => format!("a table of names, each with {}", inner.describe()),
             Kind::Section(_) => "a table".into(),
@@ -104,7 +114,7 @@ impl Kind {
             Kind::Bytes { .. } => "\"1MiB\"".into(),
             Kind::Millis { .. } => "\"30s\"".into(),
             Kind::Choice(choices) => format!("\"{}\"", choices[0].0),
-            Kind::Text(_) | Kind::Secret => "\"…\"".into(),
+            Kind::Text(_) | Kind::Code(_) | Kind::Secret => "\"…\"".into(),
             Kind::List(inner) => format!("[{}]", inner.example()),
             Kind::Map(inner) => format!("{{ \"…\" = {} }}", inner.example()),
             Kind::Section(_) => "{ … }".into(),
@@ -117,7 +127,10 @@ impl Kind {
         match self {
             Kind::Bool => matches!(value, DeValue::Boolean(_)),
             Kind::Integer { .. } => matches!(value, DeValue::Integer(_)),
-            Kind::Bytes { .. } | Kind::Millis { .. } => matches!(value, DeValue::Integer(_) | DeValue::String(_)),
+            Kind::Bytes { .. } | Kind::Millis { .. } | Kind::Code(_) => {
+                matches!(value, DeValue::Integer(_) | DeValue::String(_))
+            }
+
             Kind::Text(_) | Kind::Choice(_) => matches!(value, DeValue::String(_)),
             Kind::Secret => matches!(value, DeValue::String(_) | DeValue::Table(_)),
             Kind::List(_) | Kind::Sections(_) => matches!(value, DeValue::Array(_)),
@@ -127,15 +140,22 @@ impl Kind {
 
     /// What a value of a wrong type was probably meant to be.
     pub fn repair(&self, value: &DeValue<'_>) -> Option<String> {
+        if let Kind::List(inner) = self {
+            return inner.repair(value);
+        }
         let repaired = match (self, value) {
             (Kind::Bool, DeValue::String(text)) => match &*text.to_ascii_lowercase() {
                 "true" | "yes" | "on" | "1" => "true".into(),
                 "false" | "no" | "off" | "0" => "false".into(),
                 _ => return None,
             },
-            (Kind::Bool, DeValue::Integer(n)) if matches!(n.as_str(), "0" | "1") => (n.as_str() == "1").to_string(),
+            (Kind::Bool, DeValue::Integer(n)) if matches!(n.as_str(), "0" | "1") => {
+                (n.as_str() == "1").to_string()
+            }
             (Kind::Integer { .. }, DeValue::String(text)) if text.parse::<u64>().is_ok() => text.to_string(),
-            (Kind::Text(_) | Kind::Choice(_) | Kind::Secret, DeValue::Integer(n)) => format!("\"{}\"", n.as_str()),
+            (Kind::Text(_) | Kind::Choice(_) | Kind::Secret, DeValue::Integer(n)) => {
+                format!("\"{}\"", n.as_str())
+            }
             (Kind::Text(_) | Kind::Choice(_), DeValue::Boolean(flag)) => format!("\"{flag}\""),
             _ => return None,
         };
@@ -252,22 +272,29 @@ fn kind_schema(kind: &'static Kind, definitions: &mut Map<String, Json>) -> Json
         Kind::Bytes { .. } => json!({
             "type": ["integer", "string"], "minimum": 0, "pattern": "^(\\$\\{.*|[0-9]+ ?(B|[KMGT](iB)?)?)$",
         }),
-        Kind::Millis { .. } => json!({ "type": "string", "pattern": "^(\\$\\{.*|[0-9]+ ?(ms|s|m|min|h|d))$" }),
+        Kind::Millis { .. } => {
+            json!({ "type": "string", "pattern": "^(\\$\\{.*|[0-9]+ ?(ms|s|m|min|h|d))$" })
+        }
         Kind::Text(_) => json!({ "type": "string" }),
+        Kind::Code(_) => json!({ "type": ["string", "integer"] }),
         Kind::Secret => json!({ "oneOf": [
             { "type": "string" },
             { "type": "object", "properties": { "file": { "type": "string" } }, "required": ["file"], "additionalProperties": false },
         ] }),
         Kind::Choice(choices) => {
-            let choices: Vec<_> =
-                choices.iter().map(|(choice, doc)| json!({ "const": choice, "description": plain(doc) })).collect();
+            let choices: Vec<_> = choices
+                .iter()
+                .map(|(choice, doc)| json!({ "const": choice, "description": plain(doc) }))
+                .collect();
             json!({ "oneOf": choices })
         }
         Kind::List(inner) => {
             let item = kind_schema(inner, definitions);
             json!({ "anyOf": [{ "type": "array", "items": item.clone() }, item] })
         }
-        Kind::Map(inner) => json!({ "type": "object", "additionalProperties": kind_schema(inner, definitions) }),
+        Kind::Map(inner) => {
+            json!({ "type": "object", "additionalProperties": kind_schema(inner, definitions) })
+        }
         Kind::Section(section) => {
             let reference = reference(section, definitions);
             if section.keys().any(|key| matches!(key.default, Default::Required)) {
@@ -309,7 +336,8 @@ pub fn reference_page(root: &'static Section) -> String {
     each_section(root, &mut sections);
     let mut out = String::new();
     for section in sections {
-        let title = if section.name.is_empty() { "Top of the file".into() } else { format!("`{}`", section.name) };
+        let title =
+            if section.name.is_empty() { "Top of the file".into() } else { format!("`{}`", section.name) };
         let _ = writeln!(out, "## {title}\n\n{}\n", section.doc);
         let _ = writeln!(out, "| key | takes | default | what it does |\n|---|---|---|---|");
         for key in section.keys() {
@@ -353,15 +381,20 @@ fn print_table(table: &Table, path: &str, out: &mut String) {
             Some(Value { data: Data::List(values), .. })
                 if matches!(key.kind, Kind::Sections(_)) && !values.is_empty() => {}
             Some(value) => {
-                let secret = matches!(key.kind, Kind::Secret);
                 let _ = writeln!(out, "# {}", key.doc.replace('\n', " "));
                 let mut shown = String::new();
-                if secret { shown.push_str("\"<hidden>\"") } else { print_value(&key.kind, value, &mut shown) }
+                print_value(&key.kind, value, &mut shown);
                 let _ = writeln!(out, "{} = {shown}", key.name);
             }
             None => {
                 let Default::Absent(meaning) = &key.default else { continue };
-                let _ = writeln!(out, "# {}\n# {} = {}    (not set: {meaning})", key.doc, key.name, key.kind.example());
+                let _ = writeln!(
+                    out,
+                    "# {}\n# {} = {}    (not set: {meaning})",
+                    key.doc,
+                    key.name,
+                    key.kind.example()
+                );
             }
         }
     }
@@ -386,6 +419,7 @@ fn print_table(table: &Table, path: &str, out: &mut String) {
 
 fn print_value(kind: &Kind, value: &Value, out: &mut String) {
     match (&value.data, kind) {
+        (_, Kind::Secret) => out.push_str("\"<hidden>\""),
         (Data::Bool(flag), _) => out.push_str(if *flag { "true" } else { "false" }),
         (Data::Integer(n), Kind::Bytes { .. }) => out.push_str(&quoted(&show_bytes(*n))),
         (Data::Integer(n), Kind::Millis { .. }) => out.push_str(&quoted(&show_millis(*n))),

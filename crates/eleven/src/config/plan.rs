@@ -1,0 +1,1006 @@
+//! Second pass: what the values mean together. Names that lead to two sites, routes without a handler, paths that match
+//! nothing, files that are not there: each with its place, the reason, and what to do.
+
+use super::diagnose::{Diagnostic, Report, nearest};
+use super::raw::{Span, Table, Text};
+use eleven_semantics::grammar::{is_field_value, is_token, trim_ows};
+use eleven_semantics::media_type::MediaType;
+use eleven_semantics::target::Authority;
+use eleven_semantics::{Method, Status};
+use eleven_server::access_log::{Format, Template as LogTemplate, WORDS};
+use eleven_server::after::compress::{Coding, Compress, Levels};
+use eleven_server::after::error_page::{ErrorPages, Page, StatusSet};
+use eleven_server::after::fields::{CacheRule, FieldRules, Line, TypeSet, is_reserved};
+use eleven_server::before::access::Addresses;
+use eleven_server::before::auth::{Authentication, Basic, Digest, DigestFile, Hash, PasswordFile};
+use eleven_server::before::client::{ChainField, TrustedProxies};
+use eleven_server::before::cors::Cors;
+use eleven_server::before::limit::{Limiter, Rate};
+use eleven_server::before::redirect::Template;
+use eleven_server::plan::{
+    AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, ListenAddress, Listener, Plan, Policy, Route, Site,
+};
+use eleven_server::route::{Match, PathMatch};
+use eleven_server::site::{HostPattern, SiteMap};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Makes the plan, reporting everything that is wrong. With an error in the report the plan must not be used.
+pub fn build(root: &Table, directory: &Path, report: &mut Report) -> Plan {
+    let mut builder = Builder { report, directory, routes: 0 };
+    builder.plan(root)
+}
+
+struct Builder<'a> {
+    report: &'a mut Report,
+    directory: &'a Path,
+    /// Routes made so far: the next one's index.
+    routes: usize,
+}
+
+/// Longest file of passwords, error pages or templates that is read.
+const SIDE_FILE_BYTES_MAX: u64 = 16 << 20;
+
+impl Builder<'_> {
+    fn error(&mut self, span: &Span, message: impl Into<String>) -> &mut Diagnostic {
+        self.report.push(Diagnostic::error(span.clone(), message))
+    }
+
+    /// As [`Builder::error`], where nothing is to be added.
+    fn complain(&mut self, span: &Span, message: impl Into<String>) {
+        self.error(span, message);
+    }
+
+    fn warning(&mut self, span: &Span, message: impl Into<String>) -> &mut Diagnostic {
+        self.report.push(Diagnostic::warning(span.clone(), message))
+    }
+
+    fn path(&self, text: Text<'_>) -> PathBuf {
+        self.directory.join(text.text)
+    }
+
+    fn plan(&mut self, root: &Table) -> Plan {
+        let listeners = self.listeners(root);
+        let trusted_proxies = TrustedProxies {
+            networks: self.networks(root, "trusted_proxies"),
+            field: match root.text("trusted_proxies_field").map(|text| text.text) {
+                Some("Forwarded") => ChainField::Forwarded,
+                _ => ChainField::XForwardedFor,
+            },
+        };
+        let access_log = root.section("log").and_then(|log| self.access_log(log));
+        let server_field = root.text("server_field").map_or("", |text| self.field_value(text)).into();
+        let (names, sites) = self.sites(root);
+        Plan {
+            listeners,
+            workers: root.number("workers") as usize,
+            trusted_proxies,
+            access_log,
+            server_field,
+            names,
+            sites,
+        }
+    }
+
+    fn listeners(&mut self, root: &Table) -> Vec<Listener> {
+        let mut listeners: Vec<(Listener, Span)> = Vec::new();
+        for table in root.sections("listener") {
+            let Some(text) = table.text("address") else { continue };
+            let addresses = match read_address(text.text, self.directory) {
+                Ok(addresses) => addresses,
+                Err(reason) => {
+                    self.error(text.span, format!("`{}` is no address to listen on: {reason}", text.text));
+                    continue;
+                }
+            };
+            for address in addresses {
+                if let Some((_, before)) = listeners.iter().find(|(listener, _)| listener.address == address)
+                {
+                    let before = before.clone();
+                    self.error(text.span, format!("`{address}` is listened on twice"))
+                        .related(before, "the first time");
+                    continue;
+                }
+                listeners.push((Listener { address, http09: table.flag("http09") }, text.span.clone()));
+            }
+        }
+        if listeners.is_empty() && !root.is_written("listener") {
+            let address = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)));
+            return vec![Listener { address, http09: false }];
+        }
+        listeners.into_iter().map(|(listener, _)| listener).collect()
+    }
+
+    fn access_log(&mut self, log: &Table) -> Option<AccessLogPlan> {
+        let format = log.text("format").and_then(|text| self.log_format(text));
+        let path = match log.text("access")? {
+            Text { text: "off", .. } => return None,
+            Text { text: "stdout", .. } => None,
+            text => {
+                let path = self.path(text);
+                let parent =
+                    path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir());
+                if let Some(parent) = parent {
+                    let parent = parent.display().to_string();
+                    self.error(text.span, format!("there is no directory `{parent}` for the access log"));
+                }
+                Some(path)
+            }
+        };
+        Some(AccessLogPlan { path, format: format? })
+    }
+
+    fn log_format(&mut self, text: Text<'_>) -> Option<Format> {
+        const NAMES: [&str; 3] = ["combined", "common", "json"];
+        match text.text {
+            "combined" => Some(Format::Combined),
+            "common" => Some(Format::Common),
+            "json" => Some(Format::Json),
+            name if !name.contains('{') => {
+                let help = match nearest(name, NAMES.into_iter()) {
+                    Some(found) => format!("did you mean `\"{found}\"`?"),
+                    None => {
+                        "one of `\"combined\"`, `\"common\"`, `\"json\"`, or a template with `{words}`".into()
+                    }
+                };
+                self.error(text.span, format!("`{name}` is no format of the access log")).help(help);
+                None
+            }
+            template => match LogTemplate::parse(template) {
+                Ok(template) => Some(Format::Template(template)),
+                Err(why) => {
+                    let words: Vec<_> = WORDS.iter().map(|(word, _)| format!("{{{word}}}")).collect();
+                    let help = format!("words: {}, {{request.Name}}, {{response.Name}}", words.join(", "));
+                    self.error(text.span, format!("the format of the access log: {why}")).help(help);
+                    None
+                }
+            },
+        }
+    }
+
+    fn sites(&mut self, root: &Table) -> (SiteMap<Arc<Site>>, Vec<Arc<Site>>) {
+        let mut map = SiteMap::default();
+        let mut sites = Vec::new();
+        let mut taken: Vec<(HostPattern, Span)> = Vec::new();
+        let mut default: Option<Span> = None;
+        for table in root.sections("site") {
+            let names = self.hosts(table, "names");
+            let redirect_names = self.hosts(table, "redirect_names");
+            let policy = self.policy(table, None);
+            let host: Box<str> = match names.iter().find(|(name, _)| !name.is_wildcard()) {
+                Some((name, _)) => name.to_string().into(),
+                None => "".into(),
+            };
+            let name: Arc<str> = names.first().map_or("default".into(), |(name, _)| name.to_string().into());
+            let site = Arc::new(self.site(table, name, host, policy));
+            for (pattern, span) in &names {
+                self.claim(&mut taken, pattern, span);
+                let _ = map.insert(pattern, site.clone());
+            }
+            if !redirect_names.is_empty() {
+                if site.host.is_empty() {
+                    self.error(
+                        &table.span_of("redirect_names"),
+                        "`redirect_names` need a first name to lead to",
+                    )
+                    .help("give the site a name without `*` in `names`".into());
+                }
+                let elsewhere = Arc::new(self.redirect_site(&site));
+                for (pattern, span) in &redirect_names {
+                    self.claim(&mut taken, pattern, span);
+                    let _ = map.insert(pattern, elsewhere.clone());
+                }
+                sites.push(elsewhere);
+            }
+            if names.is_empty() || table.flag("default") {
+                let span = if names.is_empty() { table.span.clone() } else { table.span_of("default") };
+                match &default {
+                    Some(before) => {
+                        let before = before.clone();
+                        self.error(&span, "a second default site")
+                            .help(
+                                "a site is the default if it says `default = true` or has no `names`".into(),
+                            )
+                            .related(before, "the first");
+                    }
+                    None => {
+                        default = Some(span);
+                        map.set_default(site.clone());
+                    }
+                }
+            }
+            sites.push(site);
+        }
+        if !root.is_written("site") && !root.doubtful {
+            self.error(&(0..0), "there is no site")
+                .help("add a `[[site]]` with a `root`, for example `root = \"/var/www\"`".into());
+        }
+        (map, sites)
+    }
+
+    fn claim(&mut self, taken: &mut Vec<(HostPattern, Span)>, pattern: &HostPattern, span: &Span) {
+        match taken.iter().find(|(other, _)| other == pattern) {
+            Some((_, before)) => {
+                let before = before.clone();
+                self.error(span, format!("`{pattern}` leads to two sites")).related(before, "the first");
+            }
+            None => taken.push((pattern.clone(), span.clone())),
+        }
+    }
+
+    fn hosts(&mut self, table: &Table, key: &str) -> Vec<(HostPattern, Span)> {
+        let mut hosts = Vec::new();
+        for text in table.texts(key) {
+            match HostPattern::parse(text.text) {
+                Ok(pattern) => hosts.push((pattern, text.span.clone())),
+                Err(why) => self.complain(text.span, format!("`{}` is no name of a site: {why}", text.text)),
+            }
+        }
+        hosts
+    }
+
+    /// A site that only leads to the first name of another one.
+    fn redirect_site(&mut self, site: &Site) -> Site {
+        let index = self.next_route();
+        let handler = match Template::parse(&format!("{{scheme}}://{}{{path}}{{query}}", site.host)) {
+            Ok(template) => HandlerPlan::Redirect(Status::PERMANENT_REDIRECT, template),
+            // The host is empty or has a port: reported already.
+            Err(_) => HandlerPlan::Echo,
+        };
+        let route = Route {
+            name: "/".into(),
+            index,
+            strip_prefix: false,
+            rewrite: None,
+            handler,
+            policy: Policy::default(),
+        };
+        let mut routes = eleven_server::route::RouteMap::default();
+        routes.push(everything(), Arc::new(route));
+        Site { name: site.name.clone(), host: site.host.clone(), routes, policy: Policy::default() }
+    }
+
+    fn next_route(&mut self) -> usize {
+        self.routes += 1;
+        self.routes - 1
+    }
+
+    fn site(&mut self, table: &Table, name: Arc<str>, host: Box<str>, policy: Policy) -> Site {
+        let mut routes = eleven_server::route::RouteMap::default();
+        let mut seen: Vec<(Match, Span)> = Vec::new();
+        for route_table in table.sections("route") {
+            let Some(condition) = self.condition(route_table) else {
+                // Its path is wrong; the rest of it is looked at all the same.
+                self.route(route_table, &everything(), &policy);
+                continue;
+            };
+            let span = route_table.span.clone();
+            if let Some((_, before)) = seen.iter().find(|(other, _)| covers(other, &condition)) {
+                let before = before.clone();
+                self.warning(&span, "this route is never reached")
+                    .related(before, "this one takes all it could");
+            }
+            seen.push((condition.clone(), span));
+            let route = self.route(route_table, &condition, &policy);
+            routes.push(condition, Arc::new(route));
+        }
+        if let Some(root) = table.text("root") {
+            if let Some((_, before)) = seen.iter().find(|(other, _)| covers(other, &everything())) {
+                let before = before.clone();
+                self.error(root.span, "`root` is never reached: a route takes every path")
+                    .help("leave out `root`, or give the route a narrower `path`".into())
+                    .related(before, "this route");
+            }
+            let files = FilesPlan { root: self.root_directory(root), ..FilesPlan::default() };
+            let route = Route {
+                name: "/".into(),
+                index: self.next_route(),
+                strip_prefix: false,
+                rewrite: None,
+                handler: HandlerPlan::Files(files),
+                policy: policy.clone(),
+            };
+            routes.push(everything(), Arc::new(route));
+        } else if !table.is_written("route") && !table.is_written("root") && !table.doubtful {
+            self.error(&table.span, "this site has nothing to serve")
+                .help("give it a `root`, or a `[[site.route]]`".into());
+        }
+        Site { name, host, routes, policy }
+    }
+
+    /// What a route takes; `None` after reporting that its path is wrong.
+    fn condition(&mut self, table: &Table) -> Option<Match> {
+        let path = match (table.text("path"), table.text("exact")) {
+            (Some(_), Some(exact)) => {
+                self.error(exact.span, "a route has either `path` or `exact`")
+                    .related(table.span_of("path"), "`path` is here");
+                None
+            }
+            (Some(path), None) => self.route_path(path, PathMatch::prefix),
+            (None, Some(exact)) => self.route_path(exact, PathMatch::exact),
+            (None, None) if table.is_written("path") || table.is_written("exact") => None,
+            (None, None) => PathMatch::prefix("/").ok(),
+        };
+        let methods = self.methods(table, "methods").into();
+        let hosts = self.hosts(table, "hosts").into_iter().map(|(pattern, _)| pattern).collect();
+        Some(Match { path: path?, methods, hosts })
+    }
+
+    fn route_path<E: std::fmt::Display>(
+        &mut self,
+        text: Text<'_>,
+        read: impl Fn(&str) -> Result<PathMatch, E>,
+    ) -> Option<PathMatch> {
+        match read(text.text) {
+            Ok(path) => Some(path),
+            Err(why) => {
+                let bare = text.text.trim_end_matches('*').trim_end_matches("/*");
+                let repaired = if bare.starts_with('/') { bare.to_owned() } else { format!("/{bare}") };
+                let diagnostic =
+                    self.error(text.span, format!("`{}` is no path of a route: {why}", text.text));
+                if read(&repaired).is_ok() {
+                    diagnostic.help(format!("write `\"{repaired}\"`"));
+                }
+                None
+            }
+        }
+    }
+
+    fn methods(&mut self, table: &Table, key: &str) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for text in table.texts(key) {
+            let upper = text.text.to_ascii_uppercase();
+            match Method::from_bytes(text.text.as_bytes()) {
+                None => self.complain(text.span, format!("`{}` is no method", text.text)),
+                // 9110-9.1-01: `get` is another method, and certainly not the one meant.
+                Some(method) if !method.is_known() && upper != text.text => {
+                    self.error(
+                        text.span,
+                        format!("methods are case-sensitive, and nobody sends `{}`", text.text),
+                    )
+                    .help(format!("write `\"{upper}\"`"));
+                }
+                Some(method) => methods.push(method),
+            }
+        }
+        methods
+    }
+
+    fn route(&mut self, table: &Table, condition: &Match, site_policy: &Policy) -> Route {
+        let rewrite = table.text("rewrite").and_then(|text| self.template(text, "rewrite"));
+        if let (Some(_), Some(text)) = (&rewrite, table.text("rewrite"))
+            && !text.text.starts_with(['/', '{'])
+        {
+            self.error(text.span, "a rewrite stays on this server: it starts with `/`")
+                .help("to send the client elsewhere, use `redirect`".into());
+        }
+        Route {
+            name: condition.path.to_string().into(),
+            index: self.next_route(),
+            strip_prefix: table.flag("strip_prefix"),
+            rewrite,
+            handler: self.handler(table),
+            policy: self.policy(table, Some(site_policy)),
+        }
+    }
+
+    fn handler(&mut self, table: &Table) -> HandlerPlan {
+        const HANDLERS: [&str; 4] = ["files", "redirect", "fixed", "echo"];
+        let written: Vec<&str> = HANDLERS.into_iter().filter(|name| table.is_written(name)).collect();
+        let mut found = None;
+        for name in &written {
+            let Some(section) = table.section(name) else { continue };
+            let handler = match *name {
+                "files" => HandlerPlan::Files(self.files(section)),
+                "redirect" => self.redirect(section),
+                "fixed" => HandlerPlan::Fixed(self.fixed(section)),
+                _ => HandlerPlan::Echo,
+            };
+            found.get_or_insert(handler);
+        }
+        match written[..] {
+            [] if table.doubtful => {}
+            [] => {
+                self.error(&table.span, "this route has no handler")
+                    .help(format!("give it one of {}", HANDLERS.map(|name| format!("`{name}`")).join(", ")));
+            }
+            [first, second, ..] => {
+                self.error(
+                    &table.span_of(second),
+                    format!("a route has one handler, and this is a second one: `{second}`"),
+                )
+                .related(table.span_of(first), format!("`{first}` is the first"));
+            }
+            [_] => {}
+        }
+        found.unwrap_or(HandlerPlan::Echo)
+    }
+
+    fn files(&mut self, table: &Table) -> FilesPlan {
+        let mut index = Vec::new();
+        for text in table.texts("index") {
+            if text.text.is_empty() || text.text.contains('/') {
+                self.error(text.span, format!("`{}` is no name of a file in a directory", text.text));
+            } else {
+                index.push(text.text.into());
+            }
+        }
+        FilesPlan {
+            root: table.text("root").map_or(PathBuf::new(), |text| self.root_directory(text)),
+            index: index.into(),
+            hidden: table.flag("hidden"),
+        }
+    }
+
+    /// Fault P22: a root that is not there is refused, never replaced by anything.
+    fn root_directory(&mut self, text: Text<'_>) -> PathBuf {
+        let path = self.path(text);
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => self.complain(text.span, format!("`{}` is not a directory", path.display())),
+            Err(error) => {
+                let shown = path.display().to_string();
+                let neighbours = path.parent().map(directories).unwrap_or_default();
+                let name = path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+                let found = nearest(&name, neighbours.iter().map(|name| &**name)).map(str::to_owned);
+                let diagnostic = self.error(text.span, format!("`{shown}` cannot be served: {error}"));
+                if let Some(found) = found {
+                    diagnostic.help(format!("there is a directory `{found}` beside it"));
+                }
+            }
+        }
+        path
+    }
+
+    fn redirect(&mut self, table: &Table) -> HandlerPlan {
+        let status = table.text("status").and_then(|text| text.text.parse().ok()).and_then(Status::new);
+        let template = table.text("to").and_then(|text| self.template(text, "redirect.to"));
+        match template {
+            Some(template) => HandlerPlan::Redirect(status.unwrap_or(Status::PERMANENT_REDIRECT), template),
+            None => HandlerPlan::Echo,
+        }
+    }
+
+    fn template(&mut self, text: Text<'_>, key: &str) -> Option<Template> {
+        match Template::parse(text.text) {
+            Ok(template) => Some(template),
+            Err(why) => {
+                self.error(text.span, format!("`{key}`: {why}"));
+                None
+            }
+        }
+    }
+
+    fn fixed(&mut self, table: &Table) -> FixedPlan {
+        let code = table.number("status") as u16;
+        let status = Status::new(code).unwrap_or(Status::OK);
+        if matches!(code, 206 | 304 | 401 | 407 | 416 | 426) {
+            self.error(&table.span_of("status"), format!("{code} means nothing as a fixed response")).help(
+                match code {
+                    401 => "to ask for a password, use `access`".into(),
+                    _ => "it answers something that only this request said".into(),
+                },
+            );
+        }
+        let content = table.text("text").map_or("", |text| text.text).to_owned();
+        if status.never_has_content() && !content.is_empty() {
+            self.error(&table.span_of("text"), format!("a {code} response has no content"));
+        }
+        if matches!(code, 301..=303 | 307 | 308) {
+            self.warning(&table.span_of("status"), format!("a {code} without Location leads nowhere"))
+                .help("use `redirect`".into());
+        }
+        let media_type = table.text("content_type").map_or("", |text| {
+            if MediaType::parse(text.text.as_bytes()).is_none() {
+                self.error(text.span, format!("`{}` is no media type", text.text));
+            }
+            text.text
+        });
+        FixedPlan {
+            status,
+            content: content.into(),
+            media_type: media_type.into(),
+            retry_after_s: table.optional_number("retry_after").map(|ms| ms.div_ceil(1000)),
+        }
+    }
+
+    /// What a route (or a site) says; for what it does not say, what its site says.
+    fn policy(&mut self, table: &Table, site: Option<&Policy>) -> Policy {
+        let mut policy = site.cloned().unwrap_or_default();
+        if let Some(access) = table.section("access") {
+            policy.addresses =
+                Addresses { allow: self.networks(access, "allow"), deny: self.networks(access, "deny") };
+            policy.authentication = self.authentication(access);
+            policy.satisfy_any = access.text("satisfy").is_some_and(|text| text.text == "any");
+            if policy.satisfy_any
+                && !(policy.authentication.is_required() && !policy.addresses.allow.is_empty())
+            {
+                self.error(
+                    &access.span_of("satisfy"),
+                    "`satisfy = \"any\"` needs both `allow` and a password",
+                )
+                .help("otherwise there is nothing to choose from".into());
+            }
+        }
+        if let Some(rate) = table.section("rate") {
+            let requests = rate.number("requests").max(1);
+            policy.rate = Some(Arc::new(Limiter::new(Rate {
+                requests,
+                per_ms: rate.number("per").max(1),
+                burst: rate.optional_number("burst").unwrap_or(requests),
+                addresses_max: rate.number("addresses_max") as usize,
+            })));
+        }
+        if let Some(cors) = table.section("cors") {
+            policy.cors = self.cors(cors).map(Arc::new);
+        }
+        if let Some(bytes) = table.optional_number("content_bytes_max") {
+            policy.content_bytes_max = Some(bytes);
+        }
+        if table.is_written("early_hints") {
+            policy.early_hints = table.texts("early_hints").map(|text| self.link(text).into()).collect();
+        }
+        const FIELD_KEYS: [&str; 4] = ["fields", "security", "cache_control", "cache_rule"];
+        if FIELD_KEYS.iter().any(|key| table.is_written(key)) {
+            policy.fields = Arc::new(self.field_rules(table, &policy.fields));
+        }
+        if let Some(compress) = table.section("compress") {
+            policy.compress = self.compress(compress).map(Arc::new);
+        }
+        if table.is_written("error_page") {
+            policy.error_pages = Arc::new(self.error_pages(table));
+        }
+        policy
+    }
+
+    fn networks(&mut self, table: &Table, key: &str) -> Box<[ipnet::IpNet]> {
+        let mut networks = Vec::new();
+        for text in table.texts(key) {
+            let network = text.text.parse::<ipnet::IpNet>().ok();
+            let network = network.or_else(|| text.text.parse::<IpAddr>().ok().map(ipnet::IpNet::from));
+            match network {
+                Some(network) if network.trunc() != network => {
+                    self.error(text.span, format!("`{network}` has bits set beyond its length"))
+                        .help(format!("write `\"{}\"`, or the address alone", network.trunc()));
+                }
+                Some(network) => networks.push(network),
+                None => {
+                    self.error(text.span, format!("`{}` is neither an address nor a network", text.text))
+                        .help("such as `\"192.0.2.1\"`, `\"10.0.0.0/8\"`, `\"2001:db8::/32\"`".into());
+                }
+            }
+        }
+        networks.into()
+    }
+
+    fn authentication(&mut self, access: &Table) -> Authentication {
+        let basic = access.section("basic").and_then(|table| self.basic(table));
+        let digest = access.section("digest").and_then(|table| self.digest(table));
+        Authentication { basic, digest }
+    }
+
+    fn basic(&mut self, table: &Table) -> Option<Basic> {
+        let realm = table.text("realm").map_or("", |text| self.realm(text));
+        let mut users = PasswordFile::default();
+        for (name, value) in table.map("users") {
+            if name.text.is_empty() || name.text.contains(':') {
+                self.error(name.span, format!("`{}` is no user name: it has a colon or is empty", name.text));
+                continue;
+            }
+            let Some(hash) = value.text() else { continue };
+            match Hash::parse(hash.text) {
+                Ok(hash) => {
+                    users.insert(name.text, hash);
+                }
+                Err(why) => self.complain(hash.span, format!("the password of `{}`: {why}", name.text)),
+            }
+        }
+        let path = table.text("file").map(|text| self.path(text));
+        if path.is_none() && users.is_empty() && !table.is_written("users") {
+            self.error(&table.span, "nobody could come in: there are no users")
+                .help("give `file` an htpasswd file, or `users` names with hashes".into());
+            return None;
+        }
+        match Basic::new(realm, users, path, random_key()) {
+            Ok(basic) => Some(basic),
+            Err(why) => {
+                self.error(&table.span_of("file"), format!("the password file: {why}"));
+                None
+            }
+        }
+    }
+
+    fn digest(&mut self, table: &Table) -> Option<Digest> {
+        let realm = table.text("realm").map_or("", |text| self.realm(text));
+        let file = table.text("file")?;
+        let text = match super::read_limited(&self.path(file), SIDE_FILE_BYTES_MAX) {
+            Ok(text) => text,
+            Err(error) => {
+                self.error(file.span, format!("the password file: it cannot be read: {error}"));
+                return None;
+            }
+        };
+        match DigestFile::parse(&text, realm) {
+            Ok(users) => {
+                let lifetime_s = (table.number("nonce_lifetime") / 1000) as i64;
+                Some(Digest::new(realm, users, lifetime_s, table.flag("md5"), random_key()))
+            }
+            Err(why) => {
+                self.error(file.span, format!("the password file: {why}"));
+                None
+            }
+        }
+    }
+
+    fn realm<'t>(&mut self, text: Text<'t>) -> &'t str {
+        if text.text.chars().any(char::is_control) {
+            self.error(text.span, "a realm has no control characters");
+            return "";
+        }
+        text.text
+    }
+
+    fn cors(&mut self, table: &Table) -> Option<Cors> {
+        let mut any = false;
+        let mut origins: Vec<Box<str>> = Vec::new();
+        for text in table.texts("origins") {
+            match text.text {
+                "*" => any = true,
+                "null" => {
+                    self.error(
+                        text.span,
+                        "`null` is the origin of every sandboxed page, also of an attacker's",
+                    );
+                }
+                origin if is_origin(origin) => origins.push(origin.into()),
+                origin => {
+                    self.error(text.span, format!("`{origin}` is no origin as browsers send it"))
+                        .help("scheme, host in lower case, port if not the default, nothing after: `\"https://app.example\"`".into());
+                }
+            }
+        }
+        let credentials = table.flag("credentials");
+        if any && credentials {
+            self.error(
+                &table.span_of("credentials"),
+                "every site of the world could act as the user: `\"*\"` with credentials",
+            )
+            .help("name the origins".into());
+        }
+        let methods = self.methods(table, "methods");
+        Some(Cors {
+            origins: (!any).then(|| origins.into()),
+            methods: methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ").into(),
+            request_fields: self.field_names(table, "request_fields").join(", ").into(),
+            expose: self.field_names(table, "expose").join(", ").into(),
+            credentials,
+            max_age_s: table.number("max_age") / 1000,
+        })
+    }
+
+    fn field_names(&mut self, table: &Table, key: &str) -> Vec<String> {
+        table.texts(key).filter_map(|text| self.field_name(text).then(|| text.text.to_owned())).collect()
+    }
+
+    fn field_name(&mut self, text: Text<'_>) -> bool {
+        let valid = is_token(text.text.as_bytes());
+        if !valid {
+            let help = text.text.trim_end_matches(':').trim();
+            let help = is_token(help.as_bytes()).then(|| format!("write `\"{help}\"`"));
+            let diagnostic = self.error(text.span, format!("`{}` is no name of a field", text.text));
+            if let Some(help) = help {
+                diagnostic.help(help);
+            }
+        }
+        valid
+    }
+
+    /// A field that a configuration may change.
+    fn own_field_name(&mut self, text: Text<'_>) -> bool {
+        if !self.field_name(text) {
+            return false;
+        }
+        let reserved = is_reserved(text.text);
+        if reserved {
+            self.error(text.span, format!("`{}` belongs to the connection or to the framing", text.text))
+                .help("the server writes it itself".into());
+        }
+        !reserved
+    }
+
+    fn field_value<'t>(&mut self, text: Text<'t>) -> &'t str {
+        let bytes = text.text.as_bytes();
+        if !is_field_value(bytes) || trim_ows(bytes).len() != bytes.len() {
+            self.error(
+                text.span,
+                "no value of a field: it has a control character, or white space at an end",
+            );
+            return "";
+        }
+        text.text
+    }
+
+    fn link<'t>(&mut self, text: Text<'t>) -> &'t str {
+        if !text.text.starts_with('<') || !text.text.contains(">;") {
+            self.error(text.span, "no Link value")
+                .help("such as `\"</style.css>; rel=preload; as=style\"`".into());
+        }
+        self.field_value(text)
+    }
+
+    fn field_rules(&mut self, table: &Table, site: &FieldRules) -> FieldRules {
+        let mut rules = site.clone();
+        if let Some(fields) = table.section("fields") {
+            rules.remove = fields
+                .texts("remove")
+                .filter(|text| self.own_field_name(*text))
+                .map(|text| text.text.into())
+                .collect();
+            rules.set = Box::default();
+            rules.add = Box::default();
+            let mut set = Vec::new();
+            for (name, value) in fields.map("set") {
+                let valid = self.own_field_name(name);
+                if let Some(value) = value.text() {
+                    let value = self.field_value(value).into();
+                    if valid {
+                        set.push(Line { name: name.text.into(), value });
+                    }
+                }
+            }
+            let mut add = Vec::new();
+            for (name, values) in fields.map("add") {
+                let valid = self.own_field_name(name);
+                for value in values.texts() {
+                    let value = self.field_value(value).into();
+                    if valid {
+                        add.push(Line { name: name.text.into(), value });
+                    }
+                }
+            }
+            (rules.set, rules.add) = (set.into(), add.into());
+            rules.on_errors = fields.flag("on_errors");
+        }
+        if table.is_written("security") {
+            let (preset, secured) = presets(table.texts("security").map(|text| text.text));
+            (rules.preset, rules.preset_secured) = (preset.into(), secured.into());
+        }
+        if table.is_written("cache_rule") {
+            rules.cache = table.sections("cache_rule").filter_map(|rule| self.cache_rule(rule)).collect();
+        }
+        if let Some(text) = table.text("cache_control") {
+            rules.cache_fallback = Some(self.field_value(text).into());
+        }
+        rules
+    }
+
+    fn cache_rule(&mut self, table: &Table) -> Option<CacheRule> {
+        let types = self.types(table, "types");
+        let value = table.text("value").map_or("", |text| self.field_value(text));
+        let expires_s = match (table.flag("expires"), max_age(value)) {
+            (false, _) => None,
+            (true, Some(seconds)) => Some(seconds),
+            (true, None) => {
+                self.error(&table.span_of("expires"), "Expires is made from max-age, and `value` has none");
+                None
+            }
+        };
+        Some(CacheRule { types: types?, value: value.into(), expires_s })
+    }
+
+    fn types(&mut self, table: &Table, key: &str) -> Option<TypeSet> {
+        let texts: Vec<Text<'_>> = table.texts(key).collect();
+        match TypeSet::parse(texts.iter().map(|text| text.text)) {
+            Ok(types) => Some(types),
+            Err(index) => {
+                self.error(texts[index].span, format!("`{}` is no media type", texts[index].text)).help(
+                    "such as `\"text/html\"`, `\"image/*\"`, `\"application/*+json\"`, without parameters"
+                        .into(),
+                );
+                None
+            }
+        }
+    }
+
+    fn compress(&mut self, table: &Table) -> Option<Compress> {
+        let types = self.types(table, "types")?;
+        let mut codings: Vec<Coding> = Vec::new();
+        for text in table.texts("codings") {
+            match Coding::from_name(text.text) {
+                Some(coding) if codings.contains(&coding) => {
+                    self.error(text.span, format!("`{}` is there twice", text.text));
+                }
+                coding => codings.extend(coding),
+            }
+        }
+        if codings.is_empty() {
+            self.error(&table.span_of("codings"), "nothing to compress with")
+                .help("leave out `compress`".into());
+            return None;
+        }
+        let level = |name: &str| table.number(name) as u8;
+        Some(Compress::new(
+            &codings,
+            table.number("bytes_min"),
+            types,
+            Levels { gzip: level("gzip_level"), br: level("br_level"), zstd: level("zstd_level") },
+            table.flag("credentialed"),
+            table.number("memory_bytes_max"),
+        ))
+    }
+
+    fn error_pages(&mut self, table: &Table) -> ErrorPages {
+        let mut pages = ErrorPages::default();
+        for page_table in table.sections("error_page") {
+            let page = self.error_page(page_table);
+            for text in page_table.texts("status") {
+                match StatusSet::parse(text.text) {
+                    Some(statuses) => page.iter().for_each(|page| pages.push(statuses, page.clone())),
+                    None => {
+                        self.error(text.span, format!("`{}` is no status of an error", text.text))
+                            .help("from `\"400\"` to `\"599\"`, or `\"4xx\"`, `\"5xx\"`".into());
+                    }
+                }
+            }
+        }
+        pages
+    }
+
+    fn error_page(&mut self, table: &Table) -> Option<Page> {
+        let read = |this: &mut Self, text: Text<'_>| {
+            let read = super::read_limited(&this.path(text), SIDE_FILE_BYTES_MAX);
+            read.map_err(|error| this.complain(text.span, format!("the error page cannot be read: {error}")))
+                .ok()
+        };
+        match (table.text("file"), table.text("template")) {
+            (Some(file), None) => {
+                let text = read(self, file)?;
+                let types = eleven_server::files::media::MediaTypes::default();
+                Some(Page::Fixed(text.into(), types.content_type(file.text.as_bytes()).into()))
+            }
+            (None, Some(template)) => match Page::template(read(self, template)?) {
+                Ok(page) => Some(page),
+                Err(why) => {
+                    self.error(template.span, format!("the template of the error page: {why}"));
+                    None
+                }
+            },
+            (Some(_), Some(template)) => {
+                self.error(template.span, "an error page has either `file` or `template`")
+                    .related(table.span_of("file"), "`file` is here");
+                None
+            }
+            (None, None) => {
+                self.error(&table.span, "an error page needs `file` or `template`");
+                None
+            }
+        }
+    }
+}
+
+fn everything() -> Match {
+    Match { path: PathMatch::Prefix([].into()), methods: [].into(), hosts: [].into() }
+}
+
+/// Whether a route written earlier takes everything that a later one could.
+fn covers(earlier: &Match, later: &Match) -> bool {
+    earlier.path == later.path
+        && (earlier.methods.is_empty()
+            || (!later.methods.is_empty()
+                && later.methods.iter().all(|method| earlier.methods.contains(method))))
+        && (earlier.hosts.is_empty()
+            || (!later.hosts.is_empty() && later.hosts.iter().all(|host| earlier.hosts.contains(host))))
+}
+
+fn directories(parent: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().take(1000).flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Addresses to listen on. Names other than `localhost` are refused: reading a configuration asks nobody.
+///
+/// # Errors
+/// In words.
+pub fn read_address(text: &str, directory: &Path) -> Result<Vec<ListenAddress>, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err("the path of the socket is missing".into());
+        }
+        let path = directory.join(path);
+        // sockaddr_un has room for 107 octets and a NUL.
+        if path.as_os_str().len() > 107 {
+            return Err("the path of a Unix socket has at most 107 octets".into());
+        }
+        return Ok(vec![ListenAddress::Unix(path)]);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("the port is missing, as in `127.0.0.1:8080`")?;
+    let port = eleven_semantics::grammar::decimal(port.as_bytes())
+        .and_then(|port| u16::try_from(port).ok())
+        .ok_or_else(|| format!("`{port}` is no port (0 to 65535)"))?;
+    let tcp = |address: IpAddr| ListenAddress::Tcp(SocketAddr::new(address, port));
+    match host {
+        "" | "*" => Ok(vec![tcp(Ipv6Addr::UNSPECIFIED.into())]),
+        "localhost" => Ok(vec![tcp([127, 0, 0, 1].into()), tcp(Ipv6Addr::LOCALHOST.into())]),
+        host => {
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let address = bare.parse::<IpAddr>().map_err(|_| {
+                format!(
+                    "`{host}` is no IP address (names are not looked up; an IPv6 address stands in brackets)"
+                )
+            })?;
+            if address.is_ipv6() && bare == host {
+                return Err(format!("an IPv6 address stands in brackets: `[{address}]:{port}`"));
+            }
+            Ok(vec![tcp(address)])
+        }
+    }
+}
+
+/// An origin as browsers serialise it (RFC 6454 §6.1).
+fn is_origin(text: &str) -> bool {
+    let (rest, default) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (rest, 443),
+        (None, Some(rest)) => (rest, 80),
+        _ => return false,
+    };
+    let Ok(authority) = Authority::parse(rest.as_bytes()) else { return false };
+    !authority.host.is_empty()
+        && authority.host == &authority.canonical_host()[..]
+        && authority.port != Some(default)
+        && !rest.ends_with(':')
+}
+
+/// The max-age of a Cache-Control value.
+fn max_age(value: &str) -> Option<u32> {
+    value.split(',').find_map(|directive| {
+        let (name, seconds) = directive.trim().split_once('=')?;
+        let seconds = eleven_semantics::grammar::decimal(seconds.as_bytes())?;
+        name.eq_ignore_ascii_case("max-age").then_some(seconds.min(u64::from(u32::MAX)) as u32)
+    })
+}
+
+/// The fields of the presets: those for every connection, and those for secured ones.
+fn presets<'t>(names: impl Iterator<Item = &'t str>) -> (Vec<Line>, Vec<Line>) {
+    let (mut all, mut secured) = (Vec::new(), Vec::new());
+    let line = |name: &str, value: &str| Line { name: name.into(), value: value.into() };
+    let mut policies = Vec::new();
+    for name in names {
+        match name {
+            "nosniff" => all.push(line("X-Content-Type-Options", "nosniff")),
+            "hsts" => secured.push(line("Strict-Transport-Security", "max-age=31536000")),
+            "hsts-subdomains" => {
+                secured.push(line("Strict-Transport-Security", "max-age=31536000; includeSubDomains"));
+            }
+            "deny-frames" => {
+                all.push(line("X-Frame-Options", "DENY"));
+                policies.push("frame-ancestors 'none'");
+            }
+            "self-only" => policies.push("default-src 'self'; base-uri 'self'; object-src 'none'"),
+            "no-referrer" => all.push(line("Referrer-Policy", "no-referrer")),
+            "same-origin-referrer" => all.push(line("Referrer-Policy", "same-origin")),
+            "isolate" => {
+                all.push(line("Cross-Origin-Opener-Policy", "same-origin"));
+                all.push(line("Cross-Origin-Resource-Policy", "same-origin"));
+            }
+            _ => {}
+        }
+    }
+    if !policies.is_empty() {
+        all.push(line("Content-Security-Policy", &policies.join("; ")));
+    }
+    (all, secured)
+}
+
+/// Fresh randomness.
+///
+/// # Panics
+/// If the system has none: then nothing that needs secrets may start.
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).expect("the system has no randomness");
+    key
+}

@@ -1,0 +1,183 @@
+//! The configuration as the server uses it: checked, complete, immutable. Every worker reads the same one; a reload
+//! makes another. Nothing in it may be absent that has a default, and nothing in it waits or does I/O.
+//!
+//! Text is turned into a plan by the binary (`eleven::config`); a Rust program may build one itself.
+
+use crate::access_log;
+use crate::after::compress::Compress;
+use crate::after::error_page::ErrorPages;
+use crate::after::fields::FieldRules;
+use crate::before::access::Addresses;
+use crate::before::auth::Authentication;
+use crate::before::client::TrustedProxies;
+use crate::before::cors::Cors;
+use crate::before::limit::Limiter;
+use crate::before::redirect::Template;
+use crate::route::RouteMap;
+use crate::site::SiteMap;
+use bytes::Bytes;
+use eleven_semantics::Status;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Everything that decides what the server does.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What to listen on.
+    pub listeners: Vec<Listener>,
+    /// Threads that serve; 0 for one for each processor.
+    pub workers: usize,
+    /// Whose word about the client is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLogPlan>,
+    /// The Server field of responses; empty for none.
+    pub server_field: Box<str>,
+    /// Which site answers for a name.
+    pub names: SiteMap<Arc<Site>>,
+    /// Every site, as written.
+    pub sites: Vec<Arc<Site>>,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub address: ListenAddress,
+    /// Answer HTTP/0.9 requests too.
+    pub http09: bool,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where the access log goes, and how its lines look.
+#[derive(Debug, Clone)]
+pub struct AccessLogPlan {
+    /// A file, or standard output.
+    pub path: Option<PathBuf>,
+    /// The format.
+    pub format: access_log::Format,
+}
+
+/// A site.
+#[derive(Debug)]
+pub struct Site {
+    /// Its first name, or `default`: for logs.
+    pub name: Arc<str>,
+    /// Host and port as redirections name it; empty if the site has no name of its own.
+    pub host: Box<str>,
+    /// Its routes.
+    pub routes: RouteMap<Arc<Route>>,
+    /// What holds where no route does: for 404 and 405.
+    pub policy: Policy,
+}
+
+/// A route: what is done before and after the handler, and which handler.
+#[derive(Debug)]
+pub struct Route {
+    /// What it takes, for logs: `/api/`.
+    pub name: Box<str>,
+    /// Its number in the plan; handlers are found by it.
+    pub index: usize,
+    /// The handler sees the path without the route's prefix.
+    pub strip_prefix: bool,
+    /// Another path for the handler.
+    pub rewrite: Option<Template>,
+    /// What answers.
+    pub handler: HandlerPlan,
+    /// What is done before and after.
+    pub policy: Policy,
+}
+
+/// What is done before and after a handler.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Which addresses may come in.
+    pub addresses: Addresses,
+    /// Who must say a password.
+    pub authentication: Authentication,
+    /// An allowed address needs no password.
+    pub satisfy_any: bool,
+    /// How often one client may ask.
+    pub rate: Option<Arc<Limiter>>,
+    /// Size of request content; `None`: the server's limit.
+    pub content_bytes_max: Option<u64>,
+    /// Which origins' scripts may read.
+    pub cors: Option<Arc<Cors>>,
+    /// Values of Link to send ahead in a 103.
+    pub early_hints: Arc<[Box<str>]>,
+    /// Changes to the fields of responses.
+    pub fields: Arc<FieldRules>,
+    /// Content codings made on the way.
+    pub compress: Option<Arc<Compress>>,
+    /// Own pages for errors.
+    pub error_pages: Arc<ErrorPages>,
+}
+
+/// What answers, described; workers make their handlers from it.
+#[derive(Debug)]
+pub enum HandlerPlan {
+    /// Files of a directory.
+    Files(FilesPlan),
+    /// A redirection.
+    Redirect(Status, Template),
+    /// Always the same.
+    Fixed(FixedPlan),
+    /// The diagnostic origin server.
+    Echo,
+}
+
+/// Files of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesPlan {
+    /// The directory.
+    pub root: PathBuf,
+    /// What stands for a directory.
+    pub index: Box<[Box<str>]>,
+    /// Serve names that start with a dot.
+    pub hidden: bool,
+}
+
+impl Default for FilesPlan {
+    /// `index.html` stands for a directory, hidden names stay hidden.
+    fn default() -> Self {
+        FilesPlan { root: PathBuf::new(), index: ["index.html".into()].into(), hidden: false }
+    }
+}
+
+/// A response that is always the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedPlan {
+    /// Its status.
+    pub status: Status,
+    /// Its content; empty with an error status: the error page.
+    pub content: Bytes,
+    /// The media type of the content.
+    pub media_type: Box<str>,
+    /// The value of Retry-After, in seconds.
+    pub retry_after_s: Option<u64>,
+}
+
+impl Plan {
+    /// Every route, by its index.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.sites.iter().flat_map(|site| site.routes.iter().map(|(_, route)| route))
+    }
+}
