@@ -514,7 +514,7 @@ impl Builder<'_> {
             policy.authentication = self.authentication(access);
             policy.satisfy_any = access.text("satisfy").is_some_and(|text| text.text == "any");
             if policy.satisfy_any
-                && !(policy.authentication.is_required() && !policy.addresses.allow.is_empty())
+                && (!policy.authentication.is_required() || policy.addresses.allow.is_empty())
             {
                 self.error(
                     &access.span_of("satisfy"),
@@ -680,7 +680,7 @@ impl Builder<'_> {
     }
 
     fn field_names(&mut self, table: &Table, key: &str) -> Vec<String> {
-        table.texts(key).filter_map(|text| self.field_name(text).then(|| text.text.to_owned())).collect()
+        table.texts(key).filter(|text| self.field_name(*text)).map(|text| text.text.to_owned()).collect()
     }
 
     fn field_name(&mut self, text: Text<'_>) -> bool {
