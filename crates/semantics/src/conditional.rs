@@ -262,7 +262,8 @@ mod tests {
         check(rows, &strong());
     }
 
-    /// 9110-13.2.2-01a to 9110-13.2.2-01d, 9110-13.1.3-01, 9110-13.1.4-01: who goes first, and who is ignored.
+    /// 9110-13.2.2-01a, 9110-13.2.2-01b, 9110-13.2.2-01c, 9110-13.2.2-01d, 9110-13.1.3-01, 9110-13.1.4-01: who goes
+    /// first, and who is ignored.
     #[test]
     fn precedence() {
         let rows: &[Row<'_>] = &[
@@ -295,7 +296,8 @@ mod tests {
         check(rows, &strong());
     }
 
-    /// 9110-13.1.3-02, 9110-13.1.3-03, 9110-13.1.4-02, 9110-13.1.4-03; fault G16.
+    /// 9110-13.1.3-02, 9110-13.1.3-03, 9110-13.1.4-02, 9110-13.1.4-03; 9110-13.1.3-04, 9110-13.1.4-04: what is future is
+    /// told by our own clock; fault G16.
     #[test]
     fn what_is_ignored() {
         let rows: &[Row<'_>] = &[
@@ -367,7 +369,7 @@ mod tests {
         }
     }
 
-    /// 9110-13.1.5-06 to 9110-13.1.5-08; fault G14.
+    /// 9110-13.1.5-06, 9110-13.1.5-07, 9110-13.1.5-08; fault G14.
     #[test]
     fn if_range_compares_exactly_and_strongly() {
         let weak = Validators { etag: EntityTag::parse(b"W/\"a\""), ..strong() };

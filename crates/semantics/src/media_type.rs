@@ -91,7 +91,7 @@ mod tests {
         Some(out)
     }
 
-    /// RFC 9110 §8.3.1: the four spellings of one type, and others.
+    /// RFC 9110 §8.3.1: the four spellings of one type, and others. 9110-5.6.4-01.
     #[test]
     fn well_formed() {
         for (text, expected) in [

@@ -404,7 +404,7 @@ mod tests {
         }
     }
 
-    /// Faults G01, G02, G06; 9110-15.3.7.2-05, 9110-15.3.7.2-09.
+    /// Faults G01, G02, G06; 9110-14.2-05, 9110-15.3.7.2-05, 9110-15.3.7.2-09.
     #[test]
     fn many_overlapping_and_near() {
         let killer = format!("bytes=0-{}", (0..1300).map(|n| format!(",5-{n}")).collect::<String>());
@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    /// 9110-14.4-04, 9110-14.4-05, 9110-14.4-06; fault G10.
+    /// 9110-14.4-01, 9110-14.4-04, 9110-14.4-05, 9110-14.4-06; fault G10.
     #[test]
     fn content_range() {
         use InvalidContentRange::{Contradictory, Malformed, Unit};

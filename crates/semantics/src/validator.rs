@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// 9110-5.6.1.2-02 for entity tags; a comma or backslash inside a tag is part of it.
+    /// 9110-5.6.1.2-01, 9110-5.6.1.2-02 for entity tags; a comma or backslash inside a tag is part of it.
     #[test]
     fn lists_of_tags() {
         let opaque = |text: &'static str| match EntityTags::parse(text.as_bytes()) {

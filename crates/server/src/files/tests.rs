@@ -385,6 +385,44 @@ fn fields_of_a_file() {
     assert_eq!(site.get("/empty", &[]).get("Content-Type"), "application/octet-stream");
 }
 
+/// 9110-9.3.1-02, 9110-9.3.2-05, 9110-14.4-03, 9110-14.2-02: content and fields that mean nothing with a method change
+/// nothing.
+#[test]
+fn what_means_nothing_is_ignored() {
+    let site = Site::new(tree(), options());
+    let whole = site.get("/a.txt", &[]);
+    for method in [Method::Get, Method::Head] {
+        let lines = [
+            ("Content-Range", "bytes 0-0/1"),
+            ("Content-Type", "x/y"),
+            ("Expect", ""),
+            ("Content-Location", "/x"),
+        ];
+        let mut request = site.request(method.clone(), "/a.txt", &lines);
+        request.content = crate::request::RequestContent::Whole(Bytes::from_static(b"content"), None);
+        let worker = Worker { hot: &site.hot, now: site.now, now_ms: site.now_ms, random: || Ok([0; 16]) };
+        let Handled::Ready(response) = site.files.handle(&mut request, &worker) else { panic!() };
+        let answer = realise(response);
+        assert_eq!((answer.status, answer.fields.wire()), (200, whole.fields.wire()), "{method}");
+    }
+    assert_eq!(site.ask(Method::Head, "/a.txt", &[("Range", "bytes=5-")]).status, 200);
+}
+
+/// Without randomness there is no boundary, and so no multipart.
+#[test]
+fn several_ranges_need_randomness() {
+    let scratch = Scratch::new();
+    scratch.file("f", vec![b'x'; 1000], 100);
+    let site = Site::new(scratch, options());
+    let failing = || Err(std::io::Error::other("no randomness"));
+    for (range, status) in [("bytes=0-0,500-500", 200), ("bytes=0-0", 206)] {
+        let worker = Worker { hot: &site.hot, now: site.now, now_ms: site.now_ms, random: failing };
+        let mut request = site.request(Method::Get, "/f", &[("Range", range)]);
+        let Handled::Ready(response) = site.files.handle(&mut request, &worker) else { panic!() };
+        assert_eq!(response.status.code(), status);
+    }
+}
+
 /// 9110-8.8.2.1-03, 9110-8.8.2.1-04; fault G16: a file from the future.
 #[test]
 fn a_modification_date_in_the_future() {
@@ -395,7 +433,8 @@ fn a_modification_date_in_the_future() {
     assert_eq!(answer.kind, "File(Some(1))");
 }
 
-/// Fault P25: every replacement has another entity tag, whatever its size and date.
+/// Fault P25, 9110-8.8.3-01: every replacement has another entity tag, whatever its size and date, so the tags are
+/// strong.
 #[test]
 fn replaced_files_have_other_tags() {
     let mut site = Site::new(tree(), options());
@@ -522,7 +561,7 @@ fn negotiated() -> Site {
     Site::new(scratch, options)
 }
 
-/// 9110-12.5.3-R1, 9110-12.5.3-02, 9110-12.5.5-03, 9110-8.4-01; fault G25: each coding is a representation of its
+/// 9110-12.5.3-R1, 9110-12.5.3-02, 9110-12.5.5-03, 9110-8.4-01, 9110-8.4-02; fault G25: each coding is a representation of its
 /// own.
 #[test]
 fn compressed_siblings() {
@@ -670,7 +709,7 @@ fn ranges_of_a_file() {
     }
 }
 
-/// 9110-15.3.7.2-01 to 9110-15.3.7.2-04, 9110-8.3.3-01: a multipart response, octet by octet.
+/// 9110-15.3.7.2-01, 9110-15.3.7.2-03, 9110-15.3.7.2-04, 9110-8.3.3-01: a multipart response, octet by octet.
 #[test]
 fn a_multipart_response() {
     let scratch = Scratch::new();

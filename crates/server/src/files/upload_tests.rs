@@ -59,7 +59,7 @@ fn read(site: &Site, name: &str) -> String {
     std::fs::read_to_string(site.scratch.0.join("root").join(name)).unwrap()
 }
 
-/// 9110-9.3.4-01, 9110-9.3.4-02, 9110-9.3.4-06, 9110-9.3.5-01: created, replaced, read back, removed.
+/// 9110-9.3.4-01, 9110-9.3.4-02, 9110-9.3.4-06, 9110-9.3.5-01, 9110-9.3.5-03: created, replaced, read back, removed.
 #[tokio::test]
 async fn the_life_of_a_file() {
     let site = site(small());
@@ -74,12 +74,24 @@ async fn the_life_of_a_file() {
     assert_ne!(answer.get("ETag"), first);
     assert_eq!(site.get("/new.txt", &[("If-None-Match", answer.get("ETag"))]).status, 304);
 
+    // 9110-8.7-02, 9110-8.7-04, 9110-9.3.4-05: what else the client says is not kept.
+    let lines = [
+        ("Content-Location", "/old.txt"),
+        ("Content-Language", "de"),
+        ("Content-Type", "image/png"),
+        ("X-Y", "z"),
+    ];
+    assert_eq!(put(&site, "/new.txt", &lines, b"three").await.status, 204);
+    assert_eq!((read(&site, "new.txt"), read(&site, "old.txt")), ("three".into(), "old".into()));
+    let get = site.get("/new.txt", &[]);
+    assert_eq!((get.get("Content-Type"), get.fields.len()), ("text/plain; charset=utf-8", 4));
+
     assert_eq!(put(&site, "/empty.txt", &[], b"").await.status, 201);
     assert_eq!(read(&site, "empty.txt"), "");
     assert_eq!(put(&site, "/dir/a%20b", &[], b"x").await.status, 201);
     assert_eq!(read(&site, "dir/a b"), "x");
 
-    assert_eq!(send(&site, Method::Delete, "/new.txt", &[], b"").await.status, 204);
+    assert_eq!(send(&site, Method::Delete, "/new.txt", &[], b"ignored").await.status, 204);
     assert_eq!(site.get("/new.txt", &[]).status, 404);
     assert_eq!(send(&site, Method::Delete, "/new.txt", &[], b"").await.status, 404);
     assert_eq!(names(&site, ""), ["dir", "empty.txt", "link", "old.txt", "out"]);
@@ -103,7 +115,7 @@ async fn own_changes_are_seen_at_once() {
     assert_eq!(site.get("/old.txt", &[]).status, 404);
 }
 
-/// What a head alone is refused for. Nothing of the content is read: the answer is there at once, so that a
+/// 9110-13.2.1-01, 9110-13.1.1-02, 9110-13.1.1-03, 9110-13.1.2-03, 9110-13.1.4-06: what a head alone is refused for. Nothing of the content is read: the answer is there at once, so that a
 /// client which expects 100 gets it instead (9110-10.1.1-11). 9110-14.5-01, 9110-8.4-03, 9110-15.5.10-01,
 /// 9110-15.5.14-01, 9110-9.3.4-04; faults P01, P05, P08, P11, P12, P27.
 #[tokio::test]
