@@ -18,7 +18,7 @@ use eleven_net::file::{Meta, Root};
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::negotiation::{self, Reason, Variant};
 use eleven_semantics::range::RangeLimits;
-use eleven_semantics::target::{InvalidPath, push_encoded_path};
+use eleven_semantics::target::{InvalidPath, canonical_path, push_encoded_path};
 use eleven_semantics::{Fields, Known, Method, Status};
 use hot::{Entry, Hot, HotFile, Lookup};
 use listing::ListingOptions;
@@ -42,6 +42,9 @@ pub struct FilesOptions {
     pub types: MediaTypes,
     /// Limits on Range.
     pub ranges: RangeLimits,
+    /// The file, as a canonical path beneath the root, that is sent with 200 where there is nothing: for
+    /// applications that live in one page. What is hidden or forbidden stays so.
+    pub fallback: Option<Box<[u8]>>,
     /// Listings of directories without index file; `None` answers 404.
     pub listing: Option<ListingOptions>,
     /// PUT and DELETE; `None` answers 405 (fault P27).
@@ -162,33 +165,52 @@ impl Files {
     }
 
     fn get(&self, request: &mut Request, worker: &Worker<'_>) -> Handled {
-        let epoch = self.epoch();
-        let known = {
-            let hot = worker.hot.borrow();
-            match self.hot_key(request).map(|key| hot.get(self.0.id, key, worker.now_ms, epoch)) {
-                Some(Lookup::Fresh(entry)) => {
-                    let entry = entry.clone();
-                    return self.answer_from_memory(&entry, request, worker).into();
+        self.look_up(request, worker).unwrap_or_else(|unavailable| {
+            if let (Unavailable::NotFound, Some(fallback)) = (&unavailable, &self.0.options.fallback) {
+                // Under its own name, so that a thousand names for nothing are kept once.
+                request.set_path(&[&self.0.mount, &**fallback].concat());
+                if let Ok(handled) = self.look_up(request, worker) {
+                    return handled;
                 }
-                Some(Lookup::Unchecked(entry)) => Some(entry.clone()),
-                Some(Lookup::Absent) | None => None,
-            }
-        };
-        let handled = self.answer_from_disk(request, worker, known.as_ref(), epoch);
-        handled.unwrap_or_else(|unavailable| {
-            if known.is_some()
-                && let Some(key) = self.hot_key(request)
-            {
-                worker.hot.borrow_mut().remove(self.0.id, key);
             }
             unavailable_response(&request.head, &unavailable).into()
         })
     }
 
-    /// What the memory is asked by: the path as received, which needs no decoding. A path that was rewritten
-    /// is not asked for.
-    fn hot_key<'r>(&self, request: &'r Request) -> Option<&'r [u8]> {
-        (!request.is_rewritten()).then(|| request.head.target.path())
+    /// From memory, or from the disk.
+    fn look_up(&self, request: &mut Request, worker: &Worker<'_>) -> Result<Handled, Unavailable> {
+        let epoch = self.epoch();
+        let known = {
+            let hot = worker.hot.borrow();
+            let (tree, key) = self.hot_key(request);
+            match hot.get(tree, key, worker.now_ms, epoch) {
+                Lookup::Fresh(entry) => {
+                    let entry = entry.clone();
+                    return Ok(self.answer_from_memory(&entry, request, worker).into());
+                }
+                Lookup::Unchecked(entry) => Some(entry.clone()),
+                Lookup::Absent => None,
+            }
+        };
+        let handled = self.answer_from_disk(request, worker, known.as_ref(), epoch);
+        if handled.is_err() && known.is_some() {
+            self.forget(request, worker);
+        }
+        handled
+    }
+
+    fn forget(&self, request: &Request, worker: &Worker<'_>) {
+        let (tree, key) = self.hot_key(request);
+        worker.hot.borrow_mut().remove(tree, key);
+    }
+
+    /// What the memory is asked by: the path as received, which needs no decoding; or the canonical path that
+    /// it was rewritten to, which the same octets would not mean and which therefore counts as another tree.
+    fn hot_key<'r>(&self, request: &'r Request) -> (u64, &'r [u8]) {
+        match request.rewritten_path() {
+            Some(path) => (self.0.id * 2 + 1, path),
+            None => (self.0.id * 2, request.head.target.path()),
+        }
     }
 
     fn answer_from_memory(&self, entry: &Entry, request: &Request, worker: &Worker<'_>) -> Response {
@@ -216,19 +238,26 @@ impl Files {
     ) -> Result<Handled, Unavailable> {
         let options = &self.0.options;
         let path = match request.path() {
-            Ok(path) => path,
+            Ok(path) => path.to_vec(),
             // Fault P02: no file has such a name.
             Err(InvalidPath::EncodedSlash) => return Err(Unavailable::NotFound),
             Err(InvalidPath::Nul | InvalidPath::AboveRoot | InvalidPath::PercentEncoding) => {
                 return Ok(Response::new(Status::BAD_REQUEST).into());
             }
         };
-        let Some(beneath) = self.beneath(path) else { return Err(Unavailable::NotFound) };
+        // Fault P20: of this path another handler may know something.
+        let Some(beneath) = self.beneath(&path) else { return Ok(Response::new(Status::NOT_FOUND).into()) };
         if beneath.is_empty() {
             return Ok(self.redirect_to_slash(request).into());
         }
         let (offers, path) = match resolve::resolve(&self.0.root, beneath, &options.lookups)? {
             Found::Files { offers, path } => (offers, path),
+            // The path was rewritten to a directory, and asked for with its slash.
+            Found::RedirectToSlash if request.head.target.path().ends_with(b"/") => {
+                let path = [&*path, b"/"].concat();
+                request.set_path(&path);
+                return self.answer_from_disk(request, worker, known, epoch);
+            }
             Found::RedirectToSlash => return Ok(self.redirect_to_slash(request).into()),
             Found::Directory(directory) => {
                 let beneath = beneath.to_vec();
@@ -245,17 +274,15 @@ impl Files {
         if let Some(entry) = self.read_into_memory(&offers, &path, request, worker, epoch)? {
             return Ok(self.answer_from_memory(&entry, request, worker).into());
         }
-        if known.is_some()
-            && let Some(key) = self.hot_key(request)
-        {
-            worker.hot.borrow_mut().remove(self.0.id, key);
+        if known.is_some() {
+            self.forget(request, worker);
         }
 
         let variants: Vec<_> = offers.iter().map(Offer::variant).collect();
         let Some(index) = self.choose(&request.head.fields, &variants) else {
             return Ok(self.not_acceptable(&variants).into());
         };
-        let representation = self.representation(&offers, index, &path, worker.now)?;
+        let representation = self.representation(&offers, index, &path, request, worker.now)?;
         let file = offers.into_iter().nth(index).map(|offer| offer.opened.file);
         // The index is one of the offers.
         let Some(file) = file else { return Err(Unavailable::NotFound) };
@@ -282,11 +309,9 @@ impl Files {
 
     /// 301 to the same path with its slash. The canonical path begins with one slash, so Location names no
     /// other host (fault P21).
-    fn redirect_to_slash(&self, request: &mut Request) -> Response {
+    fn redirect_to_slash(&self, request: &Request) -> Response {
         let mut location = Vec::new();
-        if let Ok(path) = request.path() {
-            push_encoded_path(&mut location, path);
-        }
+        push_encoded_path(&mut location, &public_path(request));
         location.push(b'/');
         if let Some(query) = request.head.target.query() {
             location.push(b'?');
@@ -306,7 +331,7 @@ impl Files {
         worker: &Worker<'_>,
     ) -> Result<Handled, Unavailable> {
         let Some(options) = self.0.options.listing.clone() else { return Err(Unavailable::NotFound) };
-        let shown = request.path().map_or_else(|_| beneath.clone(), <[u8]>::to_vec);
+        let shown = public_path(request);
         let (files, request, now, random) = (self.clone(), request.take(), worker.now, worker.random);
         Ok(Handled::later(async move {
             let order = listing::Order::parse(request.head.target.query().unwrap_or_default());
@@ -333,7 +358,6 @@ impl Files {
         worker: &Worker<'_>,
         epoch: u64,
     ) -> Result<Option<Rc<Entry>>, Unavailable> {
-        let Some(key) = self.hot_key(request) else { return Ok(None) };
         let metas = offers.iter().map(|offer| &offer.opened.meta);
         if !worker.hot.borrow().admits(metas, worker.now.0) {
             return Ok(None);
@@ -343,14 +367,15 @@ impl Files {
             // A file that changes meanwhile is sent from its descriptor, as any large one.
             let Some(content) = read_whole(&offer.opened.file, &offer.opened.meta)? else { return Ok(None) };
             files.push(HotFile {
-                representation: self.representation(offers, index, path, worker.now)?,
+                representation: self.representation(offers, index, path, request, worker.now)?,
                 content,
                 meta: offer.opened.meta,
                 language: offer.language.clone(),
                 coding: offer.coding,
             });
         }
-        let entry = Rc::new(Entry::new(self.0.id, key, files.into(), worker.now_ms, epoch));
+        let (tree, key) = self.hot_key(request);
+        let entry = Rc::new(Entry::new(tree, key, files.into(), worker.now_ms, epoch));
         worker.hot.borrow_mut().insert(entry.clone());
         Ok(Some(entry))
     }
@@ -361,6 +386,7 @@ impl Files {
         offers: &[Offer],
         index: usize,
         path: &[u8],
+        request: &Request,
         now: HttpDate,
     ) -> Result<Representation, Unavailable> {
         let offer = &offers[index];
@@ -378,6 +404,8 @@ impl Files {
         let own_name = language.is_some_and(|language| resolve::has_suffix(path, language));
         let (stem, location) = match language {
             Some(language) if own_name => (&path[..path.len() - language.len() - 1], None),
+            // A rewritten path is no name that a client could ask for.
+            Some(_) if request.rewritten_path().is_some() => (path, None),
             Some(language) => {
                 let mut location = Vec::new();
                 push_encoded_path(&mut location, &self.0.mount);
@@ -481,6 +509,13 @@ fn read_whole(file: &File, meta: &Meta) -> Result<Option<Bytes>, Unavailable> {
         Err(error) => return Err(error.into()),
     }
     Ok((Meta::of(file)? == *meta).then(|| content.into()))
+}
+
+/// The canonical path that the client asked for, whatever it was rewritten to: what relative references in the
+/// answer are relative to.
+fn public_path(request: &Request) -> Vec<u8> {
+    // It was canonical before anything could be rewritten.
+    canonical_path(request.head.target.path()).unwrap_or_else(|_| b"/".to_vec())
 }
 
 fn unavailable_response(head: &RequestHead, unavailable: &Unavailable) -> Response {

@@ -509,16 +509,75 @@ fn unsettled_files_are_not_kept() {
     assert_eq!(site.get("/a.txt", &[]).kind, "Bytes(Some(1))");
 }
 
-/// A rewritten path is neither looked for in memory nor kept under the target's name.
+/// A rewritten path is kept in memory as what it is, not under the target's octets; what the client sees of
+/// paths is what it asked for.
 #[test]
-fn rewritten_paths_bypass_memory() {
+fn rewritten_paths() {
     let site = Site::new(tree(), options());
     let worker = Worker { hot: &site.hot, now: site.now, now_ms: site.now_ms, random: || Ok([0; 16]) };
-    let mut request = site.request(Method::Get, "/a.txt", &[]);
-    request.set_path(b"/dir/b.txt");
-    let Handled::Ready(response) = site.files.handle(&mut request, &worker) else { panic!() };
-    assert_eq!(realise(response).content, b"b");
-    assert_eq!(site.get("/a.txt", &[]).content, b"a");
+    let ask = |target: &str, path: &str| {
+        let mut request = site.request(Method::Get, target, &[]);
+        request.set_path(path.as_bytes());
+        let Handled::Ready(response) = site.files.handle(&mut request, &worker) else { panic!() };
+        realise(response)
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("/a.txt", "/dir/b.txt").content, b"b");
+        assert_eq!(site.get("/a.txt", &[]).content, b"a");
+        // Decoded octets that look like an encoding.
+        assert_eq!(ask("/x", "/%2e%2e").content, b"percent");
+        assert_eq!(site.get("/%2e%2e", &[]).status, 400);
+        assert_eq!(ask("/x", "/absent").status, 404);
+        assert_eq!(ask("/x", "/.env").status, 404);
+        let answer = ask("/docs%20x?q", "/dir");
+        assert_eq!((answer.status, answer.get("Location")), (301, "/docs%20x/?q"));
+        assert_eq!(ask("/docs/", "/dir").content, b"dir front");
+        assert_eq!(ask("/docs/", "/dir/").content, b"dir front");
+        assert_eq!(ask("/", "/a.txt").content, b"a");
+    }
+}
+
+/// Names without their extension, and the page that stands in where there is nothing.
+#[test]
+fn extensions_and_fallback() {
+    let mut options = options();
+    options.lookups.extensions = [".html".into(), ".txt".into()].into();
+    options.fallback = Some(b"/index.html"[..].into());
+    let site = Site::mounted(tree(), "/app", options, Options::default());
+    for (target, status, shows) in [
+        ("/app/a", 200, "a"),
+        ("/app/a.txt", 200, "a"),
+        ("/app/dir/index", 200, "dir front"),
+        ("/app/dir", 301, ""),
+        ("/app/dir/", 200, "dir front"),
+        ("/app/some/route", 200, "front"),
+        ("/app/some/route/", 200, "front"),
+        ("/app/indexless/", 200, "front"),
+        ("/app/a%2fb", 200, "front"),
+        // What is hidden, forbidden or malformed is not covered up.
+        ("/app/.env", 404, ""),
+        ("/app/outside", 404, ""),
+        ("/app/fifo", 403, ""),
+        ("/app/../x", 404, ""),
+        ("/app/a%00", 400, ""),
+    ] {
+        for _ in 0..2 {
+            let answer = site.get(target, &[]);
+            assert_eq!((answer.status, &answer.content[..]), (status, shows.as_bytes()), "{target}");
+        }
+    }
+    assert_eq!(site.ask(Method::Post, "/app/some/route", &[]).status, 405);
+    let tag = site.get("/app/x", &[]).get("ETag").to_owned();
+    assert_eq!(site.get("/app/y", &[("If-None-Match", &tag)]).status, 304);
+    let entries = site.hot.borrow().len();
+    for n in 0..100 {
+        assert_eq!(site.get(&format!("/app/{n}"), &[]).content, b"front");
+    }
+    assert_eq!(site.hot.borrow().len(), entries, "nothing is kept once");
+    // A fallback that is not there leaves the 404.
+    std::fs::remove_file(site.scratch.0.join("root/index.html")).unwrap();
+    let site = Site { now_ms: site.now_ms + 1000, ..site };
+    assert_eq!(site.get("/app/x", &[]).status, 404);
 }
 
 /// Two trees in one worker do not see each other's memory.
@@ -747,11 +806,11 @@ fn memory_is_bounded() {
             assert_eq!(answer.content, format!("{n:01000}").as_bytes());
             let hot = site.hot.borrow();
             assert!(hot.len() <= limits.entries_max && hot.memory_bytes() <= limits.memory_bytes_max);
-            let id = site.files.0.id;
+            let id = site.files.0.id * 2;
             assert!(step == 0 || !matches!(hot.get(id, b"/0", site.now_ms, 0), Lookup::Absent));
         }
         assert!(site.hot.borrow().len() >= 40, "{}", site.hot.borrow().len());
-        let id = site.files.0.id;
+        let id = site.files.0.id * 2;
         for n in 0..200 {
             site.hot.borrow_mut().remove(id, format!("/{n}").as_bytes());
         }
