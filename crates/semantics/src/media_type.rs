@@ -169,4 +169,17 @@ mod tests {
         let long = format!("multipart/x; boundary={}", "b".repeat(71));
         assert_eq!(MediaType::parse(long.as_bytes()).unwrap().boundary(), None);
     }
+
+    proptest::proptest! {
+        /// What parses can be taken apart without surprise.
+        #[test]
+        fn never_panics(text in "[a-z/;=\" \\\\,]{0,30}|text/[a-z]{1,5}(; ?[a-z]{1,3}=([a-z]{1,3}|\"[a-z;\\\\,]{0,6}\")){0,3}") {
+            if let Some(media) = MediaType::parse(text.as_bytes()) {
+                for (name, _) in media.parameters() {
+                    assert!(media.parameter(std::str::from_utf8(name).unwrap()).is_some());
+                }
+                let _ = (media.boundary(), media.charset());
+            }
+        }
+    }
 }

@@ -564,4 +564,39 @@ mod tests {
             [Known::Accept, Known::AcceptLanguage]
         );
     }
+
+    proptest::proptest! {
+        /// Whatever is asked for, a choice is one of the offers, is acceptable, and none before it ranks higher.
+        #[test]
+        fn choices_are_acceptable(
+            lines in proptest::collection::vec(
+                (0usize..4, "[a-z*/;=q0-9., \"\\\\-]{0,40}|(gzip|br|identity|en|de|en-GB|text/html|text/[*]|[*]/[*]|[*])(;q=[01](.[0-9]{1,3})?)?(, ?(gzip|br|identity|en|de|text/plain|[*])(;q=0(.[0-9]{1,3})?)?){0,3}"),
+                0..4,
+            ),
+        ) {
+            let mut fields = Fields::new();
+            let names = [Known::Accept, Known::AcceptEncoding, Known::AcceptLanguage, Known::AcceptCharset];
+            for (name, value) in &lines {
+                let _ = fields.push(names[*name], value.trim());
+            }
+            let offered = [
+                variant("text/html", "en", "gzip"),
+                variant("text/html", "en", "identity"),
+                variant("text/plain", "de", "br"),
+                variant("text/plain", "", "identity"),
+            ];
+            if let Ok(choice) = choose(&fields, &offered) {
+                if choice.reason == Reason::Preferred {
+                    let chosen = rank(&fields, &offered[choice.index], true);
+                    assert!(chosen.is_some());
+                    for (index, other) in offered.iter().enumerate() {
+                        let other = rank(&fields, other, true);
+                        assert!(other < chosen || (other == chosen && index >= choice.index));
+                    }
+                }
+            } else {
+                assert!(offered.iter().all(|v| rank(&fields, v, false).is_none()));
+            }
+        }
+    }
 }

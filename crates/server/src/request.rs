@@ -130,6 +130,11 @@ impl Request {
         self.path_state = PathState::Rewritten;
     }
 
+    /// Whether the path is no longer that of the target.
+    pub fn is_rewritten(&self) -> bool {
+        self.path_state == PathState::Rewritten
+    }
+
     /// The path, if it is no longer that of the target.
     pub fn rewritten_path(&self) -> Option<&[u8]> {
         (self.path_state == PathState::Rewritten).then_some(&self.path)
