@@ -31,6 +31,7 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
 use upload::UploadOptions;
 
 /// How a tree is served.
@@ -79,7 +80,13 @@ struct Tree {
     options: FilesOptions,
     /// Counts uploads and removals, so that the memory of every worker looks at the disk after one.
     epoch: AtomicU64,
+    /// How many listings may be made at a time.
+    listings: Semaphore,
 }
+
+/// Listings of one tree that are made at a time; others wait their turn. Each may take a processor for some
+/// milliseconds.
+const LISTINGS_AT_A_TIME_MAX: usize = 4;
 
 static TREES: AtomicU64 = AtomicU64::new(0);
 
@@ -87,7 +94,8 @@ impl Files {
     /// Serves `root` at the canonical path `mount`, without a slash at its end: empty for a whole site.
     pub fn new(root: Root, mount: &[u8], options: FilesOptions) -> Files {
         let id = TREES.fetch_add(1, Ordering::Relaxed);
-        Files(Arc::new(Tree { id, root, mount: mount.into(), options, epoch: AtomicU64::new(0) }))
+        let (epoch, listings) = (AtomicU64::new(0), Semaphore::new(LISTINGS_AT_A_TIME_MAX));
+        Files(Arc::new(Tree { id, root, mount: mount.into(), options, epoch, listings }))
     }
 
     /// Answers a request.
@@ -139,7 +147,8 @@ impl Files {
         };
         let Some(path) = beneath else { return Response::new(Status::NOT_FOUND).into() };
         if request.head.method == Method::Delete {
-            return upload::delete(self, &request.head, &path, worker.now).into();
+            let (files, head) = (self.clone(), request.head.clone());
+            return Handled::later(upload::delete(files, head, path, worker.now));
         }
         match upload::admit(self, &request.head, request.content_length, &path, options, worker.now) {
             Ok(upload) => {
@@ -332,18 +341,21 @@ impl Files {
     ) -> Result<Handled, Unavailable> {
         let Some(options) = self.0.options.listing.clone() else { return Err(Unavailable::NotFound) };
         let shown = public_path(request);
-        let (files, request, now, random) = (self.clone(), request.take(), worker.now, worker.random);
+        let (files, head, now, random) = (self.clone(), request.head.clone(), worker.now, worker.random);
         Ok(Handled::later(async move {
-            let order = listing::Order::parse(request.head.target.query().unwrap_or_default());
-            let form = listing::Form::of(&request.head.fields);
+            let order = listing::Order::parse(head.target.query().unwrap_or_default());
+            let form = listing::Form::of(&head.fields);
             let ranges = files.0.options.ranges;
+            // Closed never: the permit is there, now or soon.
+            let tree = files.clone();
+            let _permit = tree.0.listings.acquire().await;
             let made = tokio::task::spawn_blocking(move || {
                 let listing = listing::read(&files.0.root, &beneath, &directory, order, &options);
                 listing.map(|listing| listing.write(form, &shown, order))
             });
             match made.await {
-                Ok(Ok(content)) => listing::respond(&request.head, form, content, now, &ranges, random),
-                Ok(Err(error)) => unavailable_response(&request.head, &Unavailable::from(error)),
+                Ok(Ok(content)) => listing::respond(&head, form, content, now, &ranges, random),
+                Ok(Err(error)) => unavailable_response(&head, &Unavailable::from(error)),
                 Err(_) => Response::new(Status::INTERNAL_SERVER_ERROR),
             }
         }))

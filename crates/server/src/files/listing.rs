@@ -26,13 +26,14 @@ use std::sync::OnceLock;
 /// Limits and choices of listings.
 #[derive(Debug, Clone)]
 pub struct ListingOptions {
-    /// Most entries that are read and shown; a note says where there are more.
+    /// Most entries that are read and shown; a note says where there are more. A page has some 250 octets for
+    /// each.
     pub entries_max: usize,
 }
 
 impl Default for ListingOptions {
     fn default() -> Self {
-        ListingOptions { entries_max: 10_000 }
+        ListingOptions { entries_max: 4_000 }
     }
 }
 

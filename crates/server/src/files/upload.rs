@@ -42,8 +42,8 @@ impl Default for UploadOptions {
 }
 
 /// Content is gathered up to this before it is handed to the disk: large enough that the hand-over costs
-/// little, small enough for many uploads at a time.
-const WRITE_BYTES: usize = 256 << 10;
+/// little, small enough for very many uploads at a time.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// An upload that nothing speaks against but its content.
 #[derive(Debug)]
@@ -98,11 +98,12 @@ pub async fn receive(files: &Files, mut request: Request, upload: Upload) -> Res
 }
 
 /// Answers DELETE. `path` is canonical, beneath the root.
-pub fn delete(files: &Files, head: &RequestHead, path: &[u8], now: HttpDate) -> Response {
-    match remove(files, head, path, now) {
+pub async fn delete(files: Files, head: RequestHead, path: Vec<u8>, now: HttpDate) -> Response {
+    let removal = head.clone();
+    match beside(move || remove(&files, &removal, &path, now)).await {
         // 9110-9.3.5-01
         Ok(()) => Response::new(Status::NO_CONTENT),
-        Err(refused) => refused.response(head),
+        Err(refused) => refused.response(&head),
     }
 }
 
