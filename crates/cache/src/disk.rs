@@ -893,7 +893,7 @@ fn decode(octets: &[u8], policy: &Policy) -> Option<Head> {
         status,
         tags: invalidation::tags(&fields),
         groups: invalidation::groups(&fields).len(),
-        fields,
+        fields: Arc::new(fields),
         directives,
         freshness,
         received,

@@ -8,12 +8,19 @@
 pub mod collapse;
 pub mod content;
 pub mod disk;
+pub mod engine;
 pub mod evict;
+mod fill;
+mod heal;
 pub mod memory;
 pub mod purge;
+pub mod reply;
 pub mod store;
 pub mod stored;
 pub mod tiered;
 
 #[cfg(test)]
 mod testing;
+
+pub use engine::{Cache, Config, Scratch};
+pub use reply::{Answer, Ask, Body, Failed, Head, Inbound, Reply, Report, Request, Source};

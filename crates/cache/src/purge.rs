@@ -45,7 +45,7 @@ impl Selection {
         let (scheme, rest) = text.split_once("://").ok_or(NotAUri)?;
         let scheme = Scheme::from_bytes(scheme.as_bytes()).ok_or(NotAUri)?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let authority = Authority::parse(rest[..end].as_bytes()).map_err(|_| NotAUri)?;
+        let authority = Authority::parse(&rest.as_bytes()[..end]).map_err(|_| NotAUri)?;
         if authority.host.is_empty() || text.contains('#') {
             return Err(NotAUri);
         }

@@ -53,7 +53,7 @@ pub struct Stored {
     /// Its status.
     pub status: Status,
     /// Its header section, without what is not stored, with Date. In wire form, ready to be sent.
-    pub fields: Fields,
+    pub fields: Arc<Fields>,
     /// Its directives.
     pub directives: ResponseDirectives,
     /// Its freshness.

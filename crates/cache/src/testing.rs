@@ -37,7 +37,7 @@ pub fn stored(
         status: Status::OK,
         tags: eleven_semantics::caching::invalidation::tags(&fields),
         groups: eleven_semantics::caching::invalidation::groups(&fields).len(),
-        fields,
+        fields: Arc::new(fields),
         directives,
         freshness,
         received: NOW,

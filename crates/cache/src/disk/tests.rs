@@ -73,7 +73,7 @@ fn what_was_stored_is_found_after_a_restart() {
         assert_eq!(get(&disk, &length.to_be_bytes()), Some(content(length)), "{length}");
     }
     let (loaded, _) = disk.load(&1usize.to_be_bytes(), &Policy::default());
-    assert_eq!(loaded[0].fields, FIELDS.iter().collect());
+    assert_eq!(*loaded[0].fields, FIELDS.iter().collect::<Fields>());
     assert_eq!((loaded[0].freshness.lifetime, loaded[0].freshness.response_time), (60, NOW));
     assert_eq!(get(&disk, b"unknown"), None);
 }
