@@ -148,6 +148,14 @@ impl Plan {
         Some(Claim { id, start: piece.at, end: piece.end })
     }
 
+    /// Whether [`Plan::claim`] would give something.
+    pub fn has_work(&self) -> bool {
+        self.pieces.iter().any(|piece| {
+            let left = piece.end - piece.at;
+            left >= 2 * self.split_bytes_min || (left > 0 && !piece.claimed)
+        })
+    }
+
     /// How many of the next `count` octets of a piece are still its own. The rest was stolen: drop it and end
     /// the request.
     pub fn wanted(&self, id: usize, count: u64) -> u64 {

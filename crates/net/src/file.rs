@@ -281,6 +281,35 @@ impl Root {
         Err(OpenError::Io(io::ErrorKind::AlreadyExists.into()))
     }
 
+    /// Gives a file another name in the same directory, after its content was written through another
+    /// descriptor. Blocks on the disk when synced: content first, then the name.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; `Io(AlreadyExists)` if the name is taken and kept.
+    pub fn rename(
+        &self,
+        file: &File,
+        from: &[u8],
+        to: &[u8],
+        existing: Existing,
+        durability: Durability,
+    ) -> Result<(), OpenError> {
+        let (directory, from) = self.parent(from)?;
+        let (_, to) = self.parent(to)?;
+        if durability == Durability::Synced {
+            fs::fsync(file).map_err(OpenError::from_errno)?;
+        }
+        rename_in(&directory, from, to, existing)?;
+        if durability == Durability::Synced {
+            // What was opened with O_PATH cannot be synced.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory =
+                fs::openat(&directory, c".", flags, Mode::empty()).map_err(OpenError::from_errno)?;
+            fs::fsync(&directory).map_err(OpenError::from_errno)?;
+        }
+        Ok(())
+    }
+
     /// Creates a directory.
     ///
     /// # Errors
@@ -462,6 +491,34 @@ pub enum Durability {
     Unsynced,
 }
 
+fn rename_in(directory: &OwnedFd, from: &[u8], to: &[u8], existing: Existing) -> io::Result<()> {
+    let flags = match existing {
+        Existing::Replace => RenameFlags::empty(),
+        Existing::Keep => RenameFlags::NOREPLACE,
+    };
+    match fs::renameat_with(directory, from, directory, to, flags) {
+        // A file system without RENAME_NOREPLACE: a hard link refuses an existing name as well.
+        Err(Errno::INVAL | Errno::NOSYS) if existing == Existing::Keep => {
+            fs::linkat(directory, from, directory, to, AtFlags::empty())?;
+            fs::unlinkat(directory, from, AtFlags::empty())?;
+        }
+        result => result?,
+    }
+    Ok(())
+}
+
+/// Takes a file for this process alone, until it is closed. `false` if another process has it.
+///
+/// # Errors
+/// If the file system cannot lock.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match fs::flock(file, fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// A file under a temporary name. Dropped without commit it is removed.
 #[derive(Debug)]
 pub struct Temporary {
@@ -495,18 +552,7 @@ impl Temporary {
         if durability == Durability::Synced {
             fs::fsync(&self.file)?;
         }
-        let flags = match existing {
-            Existing::Replace => RenameFlags::empty(),
-            Existing::Keep => RenameFlags::NOREPLACE,
-        };
-        match fs::renameat_with(&self.directory, &self.name[..], &self.directory, to, flags) {
-            // A file system without RENAME_NOREPLACE: a hard link refuses an existing name as well.
-            Err(Errno::INVAL | Errno::NOSYS) if existing == Existing::Keep => {
-                fs::linkat(&self.directory, &self.name[..], &self.directory, to, AtFlags::empty())?;
-                fs::unlinkat(&self.directory, &self.name[..], AtFlags::empty())?;
-            }
-            result => result?,
-        }
+        rename_in(&self.directory, &self.name, to, existing)?;
         self.unlink = false;
         if durability == Durability::Synced {
             fs::fsync(&self.directory)?;
