@@ -432,7 +432,7 @@ impl Connection {
     }
 
     /// Octets written to the stream so far.
-    pub(crate) fn written(&self) -> u64 {
+    pub fn written(&self) -> u64 {
         self.written
     }
 

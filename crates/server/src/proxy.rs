@@ -1,0 +1,589 @@
+//! The gateway (RFC 9110 §3.7; what everybody calls a reverse proxy): a request goes to one of a group of servers,
+//! its response comes back. Says where a request goes, under which target and host, how often it is tried, and what
+//! a failure is called. The forward proxy is `proxy/open.rs`, its neighbour with other rules of who may go where.
+//!
+//! What is forwarded is decided in `eleven_semantics::forwarding`; octets are moved in `proxy/flow.rs`.
+
+pub mod flow;
+pub mod health;
+pub mod open;
+pub mod tunnel;
+pub mod upstream;
+
+use crate::before::client::TrustedProxies;
+use crate::handler::Handled;
+use crate::request::{Request, RequestContent};
+use crate::response::{Content, Response};
+use bytes::Bytes;
+use eleven_client::error::{Cause, Failure, Phase, RetrySafety};
+use eleven_client::exchange::Connection;
+use eleven_client::pool::{Key, Pool, PoolLimits, Pooled};
+use eleven_messaging::client::Request as Outgoing;
+use eleven_messaging::{CloseReason, Config, Expectation, Framing, Length};
+use eleven_net::dial::Dialer;
+use eleven_net::resolve::Resolver;
+use eleven_net::{Stream, dial, proxy_protocol, resolve};
+use eleven_semantics::forwarding::{self, Hop, Onward, Provenance, Refusal, Rules, Told};
+use eleven_semantics::names::Known;
+use eleven_semantics::proxy_status::{self, ProxyError};
+use eleven_semantics::target::{self, Form, InvalidPath, Scheme};
+use eleven_semantics::{Fields, Method, Status, Version};
+use flow::{Answered, Failed, Flow, Incoming, Timeouts, Upload};
+use health::HealthPlan;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tunnel::{Tunnel, TunnelLimits};
+use upstream::{Balance, Budget, Ejection, Group, HashKey, Place, Server, ServerPlan, Shared};
+
+/// How often the pool looks for connections that were closed.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Which Host a server is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostPolicy {
+    /// The client's.
+    #[default]
+    Keep,
+    /// The server's own.
+    Server,
+    /// This one.
+    Fixed(Box<str>),
+}
+
+/// A gateway, as configured; shared by all workers.
+#[derive(Debug)]
+pub struct GatewayPlan {
+    /// The servers.
+    pub servers: Vec<ServerPlan>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// When one that fails is left alone.
+    pub ejection: Ejection,
+    /// Active checks.
+    pub health: Option<HealthPlan>,
+    /// Which Host servers are asked for.
+    pub host: HostPolicy,
+    /// What is forwarded.
+    pub rules: Rules,
+    /// Whose word on the client is kept (it is replaced otherwise).
+    pub trusted: TrustedProxies,
+    /// Deadlines of an exchange.
+    pub timeouts: Timeouts,
+    /// Deadlines of opening connections.
+    pub dial: dial::Options,
+    /// Connections.
+    pub pool: PoolLimits,
+    /// Limits of what servers may send.
+    pub protocol: Arc<Config>,
+    /// Times a request is tried at most.
+    pub attempts_max: u32,
+    /// Retries allowed for every ten requests.
+    pub retries_per_ten: u32,
+    /// Tunnels.
+    pub tunnels: TunnelLimits,
+    /// Say in Proxy-Status what happened in words, addresses included.
+    pub tell_details: bool,
+    /// What all workers know of the servers.
+    pub shared: Vec<Arc<Shared>>,
+}
+
+impl GatewayPlan {
+    /// A gateway to these servers, under this name in Via, with everything else as it usually is.
+    pub fn new(servers: Vec<ServerPlan>, pseudonym: &str) -> GatewayPlan {
+        let shared = servers.iter().map(|_| Arc::default()).collect();
+        let mut protocol = Config::default();
+        // Whoever configures a gateway knows that its servers speak HTTP/1.1; one that turns out not to is
+        // remembered.
+        protocol.options.assume_http11 = true;
+        GatewayPlan {
+            servers,
+            balance: Balance::default(),
+            ejection: Ejection::default(),
+            health: None,
+            host: HostPolicy::default(),
+            rules: Rules::gateway(pseudonym),
+            trusted: TrustedProxies::default(),
+            timeouts: Timeouts::default(),
+            dial: dial::Options::default(),
+            pool: PoolLimits { connections_per_origin_max: 1024, idle_per_origin_max: 256, ..PoolLimits::default() },
+            protocol: Arc::new(protocol),
+            attempts_max: 3,
+            retries_per_ten: 2,
+            tunnels: TunnelLimits::default(),
+            tell_details: false,
+            shared,
+        }
+    }
+}
+
+/// A name for Via that no other process has, so that two of us behind each other do not see a loop.
+pub fn unique_pseudonym() -> String {
+    let random = eleven_net::random::bytes::<4>().unwrap_or_default();
+    format!("eleven-{:08x}", u32::from_ne_bytes(random))
+}
+
+/// A gateway as one worker runs it.
+pub struct Gateway {
+    plan: Arc<GatewayPlan>,
+    group: Group,
+    pool: Pool,
+    dialer: Dialer,
+    budget: Budget,
+    /// Rules for clients whose word is replaced, and for those whose word is kept.
+    replace: Rc<Rules>,
+    append: Rc<Rules>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gateway({} servers, {:?})", self.group.servers().len(), self.pool)
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway on this worker, inside its runtime: tasks of its own sweep the pool and check servers.
+    pub fn start(plan: Arc<GatewayPlan>) -> Rc<Gateway> {
+        let pool = Pool::new(plan.pool.clone());
+        tokio::task::spawn_local(pool.clone().sweep_every(SWEEP));
+        let resolver = Resolver::new(resolve::Limits::default());
+        let told = match plan.rules.provenance {
+            Provenance::Pass => Told::Nothing,
+            Provenance::Replace(told) | Provenance::Append(told) => told,
+        };
+        let gateway = Rc::new(Gateway {
+            group: Group::new(&plan.servers, &plan.shared, plan.balance.clone(), plan.ejection.clone()),
+            dialer: Dialer::new(resolver, plan.dial.clone()),
+            pool,
+            budget: Budget::new(plan.retries_per_ten),
+            replace: Rc::new(plan.rules.clone()),
+            append: Rc::new(Rules { provenance: Provenance::Append(told), ..plan.rules.clone() }),
+            plan,
+        });
+        health::start(&gateway);
+        gateway
+    }
+
+    /// What it was made from.
+    pub fn plan(&self) -> &GatewayPlan {
+        &self.plan
+    }
+
+    /// Answers a request by asking a server.
+    pub fn handle(self: &Rc<Self>, request: &mut Request) -> Handled {
+        if request.head.method == Method::Trace {
+            // Fault X16: nobody gets his request echoed, and nobody else's fields.
+            let mut response = Response::new(Status::METHOD_NOT_ALLOWED);
+            response.add(Known::Allow, "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+            return response.into();
+        }
+        let gateway = Rc::clone(self);
+        let request = request.take();
+        Handled::later(async move { gateway.exchange(request).await })
+    }
+
+    fn rules_for(&self, request: &Request) -> &Rc<Rules> {
+        let trusted = request.peer.ip().is_some_and(|ip| self.plan.trusted.contains(ip));
+        if trusted { &self.append } else { &self.replace }
+    }
+
+    async fn exchange(&self, mut request: Request) -> Response {
+        let host = authority(&request);
+        let rules = self.rules_for(&request);
+        let offered = offered_upgrade(&request);
+        let onward = forwarding::request(
+            &request.head.method,
+            request.head.version,
+            request.head.framing.has_body(),
+            &mut request.head.fields,
+            rules,
+            &hop(&request, &host),
+        );
+        let te_trailers = match onward {
+            Ok(Onward::Forward { te_trailers, .. }) => te_trailers,
+            Ok(Onward::AnswerHere) => return final_recipient(&request.head.method),
+            Err(refusal) => return self.refused(refusal),
+        };
+        self.budget.deposit();
+        let interim = request.interim();
+        let hash = self.hash(&request);
+        let length = length(&request);
+        let mut upload = upload(std::mem::take(&mut request.content));
+        let mut tried: Vec<usize> = Vec::new();
+        let mut attempts = 0;
+        let mut last: Option<Failure> = None;
+        let mut fresh = false;
+        loop {
+            let Some(index) = self.group.pick(hash, &tried) else {
+                return match last {
+                    Some(failure) => self.failed(&failure),
+                    None => self.error(ProxyError::DestinationUnavailable, None),
+                };
+            };
+            attempts += 1;
+            let server = self.group.server(index);
+            let expects = request.head.expectation == Expectation::Continue;
+            if expects && server.version() == Some(Version::Http10) {
+                // RFC 2616 §8.2.3: the expectation cannot be met beyond.
+                return Response::new(Status::EXPECTATION_FAILED);
+            }
+            let target = match self.target(&mut request, server) {
+                Ok(target) => target.into_owned(),
+                Err(_) => return Response::new(Status::BAD_REQUEST),
+            };
+            let outgoing = Outgoing {
+                host: Some(self.host(&host, server)),
+                length,
+                te_trailers,
+                expect_continue: expects && matches!(upload, Upload::Pipe(_)),
+                ..Outgoing::new(&request.head.method, &target, b"", &request.head.fields)
+            };
+            let again = upload.again();
+            let result = self.attempt(server, &outgoing, upload, rules, fresh, &request, &interim).await;
+            let (failed, reused) = match result {
+                Ok(answered) => {
+                    self.group.succeeded(index);
+                    return self.respond(answered, offered.as_deref());
+                }
+                Err(failed) => failed,
+            };
+            let Failed { failure, upload: untouched } = failed;
+            if matches!(failure.phase, Phase::Resolve | Phase::Connect | Phase::Tls | Phase::Head) {
+                self.group.failed(index);
+            }
+            let again = again.or(untouched);
+            // An idle connection that the server had just closed says nothing about the server.
+            let stale = reused && failure.cause == Cause::Closed;
+            let may_retry = failure.retry.is_safe()
+                && attempts < self.plan.attempts_max
+                && !matches!(failure.cause, Cause::Timeout(_) if failure.phase > Phase::Tls);
+            let Some(next) = again.filter(|_| may_retry && (stale || self.budget.withdraw())) else {
+                return self.failed(&failure);
+            };
+            tracing::debug!(%failure, server = %server.plan, "trying again");
+            upload = next;
+            fresh = stale;
+            if !stale && self.group.servers().len() > 1 {
+                tried.push(index);
+            } else if failure.phase == Phase::Connect {
+                return self.failed(&failure);
+            }
+            last = Some(failure);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn attempt(
+        &self,
+        server: &Server,
+        outgoing: &Outgoing<'_>,
+        upload: Upload,
+        rules: &Rc<Rules>,
+        fresh: bool,
+        request: &Request,
+        interim: &crate::response::InterimSender,
+    ) -> Result<Answered, (Failed, bool)> {
+        let lease = server.lease();
+        let connected = self.connect(server, fresh, request).await;
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(failure) => {
+                let upload = Some(upload).filter(|upload| matches!(upload, Upload::Pipe(_)));
+                return Err((Failed { failure, upload }, false));
+            }
+        };
+        let reused = connection.is_reused();
+        let rules = Rc::clone(rules);
+        let flow = Flow::begin(connection, Some(lease), outgoing, upload, rules, self.plan.timeouts)
+            .map_err(|failed| (failed, reused))?;
+        let answered = flow.answer(outgoing.method, interim).await.map_err(|failed| (failed, reused))?;
+        server.learn_version(answered.version);
+        Ok(answered)
+    }
+
+    async fn connect(&self, server: &Server, fresh: bool, request: &Request) -> Result<Pooled, Failure> {
+        let mut key = Rc::clone(&server.key);
+        let header = server.plan.proxy_protocol.map(|version| proxy_header(version, request));
+        if let Some(header) = &header {
+            // A connection is one client's, and said so in its first octets.
+            let isolation = xxhash_rust::xxh3::xxh3_64(header);
+            key = Rc::new(Key { isolation, ..(*key).clone() });
+        }
+        let open = || self.open(server, header.as_deref());
+        let checkout = async {
+            if fresh { self.pool.checkout_fresh(&key, open).await } else { self.pool.checkout(&key, open).await }
+        };
+        let dial = &self.plan.dial;
+        let longest_ms = self.plan.timeouts.queue_timeout_ms
+            + dial.resolve_timeout_ms
+            + dial.connect_timeout_ms
+            + dial.tls_timeout_ms;
+        match tokio::time::timeout(Duration::from_millis(longest_ms), checkout).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::new(Phase::Prepare, Cause::Timeout(longest_ms)).retry(RetrySafety::NotSent)),
+        }
+    }
+
+    /// Opens a connection to a server.
+    async fn open(&self, server: &Server, header: Option<&[u8]>) -> Result<Connection, Failure> {
+        let (mut stream, address): (Stream, Option<SocketAddr>) = match &server.plan.place {
+            Place::Tcp { host, port } => {
+                let (stream, address) = self.dialer.tcp(host, *port).await.map_err(Failure::dial)?;
+                (stream, Some(address))
+            }
+            Place::Unix(path) => (self.dialer.unix(path).await.map_err(Failure::dial)?, None),
+        };
+        if let Some(header) = header {
+            stream.write_all(header).await.map_err(|error| Failure::io(Phase::Connect, &error))?;
+        }
+        if let (Some(tls), Place::Tcp { host, .. }) = (&server.plan.tls, &server.plan.place) {
+            stream = self.dialer.tls(stream, host, tls).await.map_err(Failure::dial)?;
+        }
+        let name = String::from_utf8_lossy(&server.authority).into_owned();
+        Ok(Connection::new(stream, Arc::clone(&self.plan.protocol), name, address))
+    }
+
+    /// The target for a server: as received (9110-7.7-03), unless it was rewritten, or has dot segments that the
+    /// server might resolve differently than whoever judged the request (fault X21).
+    fn target<'a>(&self, request: &'a mut Request, server: &Server) -> Result<Cow<'a, [u8]>, InvalidPath> {
+        if request.head.target.form() == Form::Asterisk {
+            return Ok(Cow::Borrowed(b"*"));
+        }
+        let canonical = request.is_rewritten() || has_dot_segment(request.head.target.path());
+        if !canonical && server.plan.prefix.is_empty() {
+            return Ok(request.head.target.path_and_query());
+        }
+        let mut out = server.plan.prefix.as_bytes().to_vec();
+        if canonical {
+            target::push_encoded_path(&mut out, request.path()?);
+        } else {
+            out.extend_from_slice(request.head.target.path());
+        }
+        if let Some(query) = request.head.target.query() {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+        Ok(Cow::Owned(out))
+    }
+
+    fn host<'a>(&'a self, host: &'a [u8], server: &'a Server) -> &'a [u8] {
+        match &self.plan.host {
+            HostPolicy::Keep if !host.is_empty() => host,
+            HostPolicy::Keep | HostPolicy::Server => &server.authority,
+            HostPolicy::Fixed(host) => host.as_bytes(),
+        }
+    }
+
+    fn hash(&self, request: &Request) -> Option<u64> {
+        let Balance::Hash(key) = &self.plan.balance else { return None };
+        let hash = |bytes: &[u8]| xxhash_rust::xxh3::xxh3_64(bytes);
+        match key {
+            HashKey::Address => Some(match request.peer.ip() {
+                Some(std::net::IpAddr::V4(ip)) => hash(&ip.octets()),
+                Some(std::net::IpAddr::V6(ip)) => hash(&ip.octets()),
+                None => 0,
+            }),
+            HashKey::Field(name) => request.head.fields.get(&**name).map(hash),
+            HashKey::Cookie(name) => cookie(&request.head.fields, name.as_bytes()).map(hash),
+        }
+    }
+
+    fn respond(&self, answered: Answered, offered: Option<&[u8]>) -> Response {
+        match response(answered, offered, self.plan.tunnels) {
+            Ok(response) => response,
+            Err(error) => self.error(error, None),
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> Response {
+        refused(refusal, &self.plan.rules.pseudonym)
+    }
+
+    fn failed(&self, failure: &Failure) -> Response {
+        tracing::debug!(%failure, "a server did not answer");
+        self.error(proxy_error(failure), Some(failure))
+    }
+
+    fn error(&self, error: ProxyError, failure: Option<&Failure>) -> Response {
+        let details = failure.filter(|_| self.plan.tell_details).map(Failure::to_string);
+        error_response(error, &self.plan.rules.pseudonym, details.as_deref())
+    }
+}
+
+/// The authority of the target URI, as the client wrote it (9112-3.2.2-03, 9112-3.2.2-04: the target's wins).
+fn authority(request: &Request) -> Vec<u8> {
+    let text = request.head.target.authority().or_else(|| request.head.fields.get(Known::Host));
+    text.unwrap_or_default().to_vec()
+}
+
+fn hop<'a>(request: &Request, host: &'a [u8]) -> Hop<'a> {
+    Hop { address: request.peer.ip(), secure: request.peer.scheme == Scheme::Https, host }
+}
+
+/// The Upgrade a client offers, before the fields of the hop are removed.
+fn offered_upgrade(request: &Request) -> Option<Vec<u8>> {
+    request.head.fields.combined(Known::Upgrade).map(Cow::into_owned)
+}
+
+/// How the content is framed for the server.
+fn length(request: &Request) -> Length {
+    match (&request.content, request.head.framing) {
+        (_, Framing::None) => Length::Absent,
+        (_, Framing::Length(length)) => Length::Known(length),
+        // Decoded and complete: its length is known now.
+        (RequestContent::Whole(bytes, None), _) => Length::Known(bytes.len() as u64),
+        _ => Length::Unknown,
+    }
+}
+
+fn upload(content: RequestContent) -> Upload {
+    match content {
+        RequestContent::Empty => Upload::None,
+        RequestContent::Whole(bytes, trailers) => Upload::Whole(bytes, trailers.map(|fields| Rc::new(*fields))),
+        RequestContent::Pipe(reader) => Upload::Pipe(reader),
+    }
+}
+
+/// 9110-7.6.2-02: the answer of the final recipient.
+fn final_recipient(method: &Method) -> Response {
+    match method {
+        Method::Options => {
+            let mut response = Response::new(Status::NO_CONTENT);
+            response.add(Known::Allow, "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+            response
+        }
+        _ => Response::new(Status::METHOD_NOT_ALLOWED),
+    }
+}
+
+/// A path with a segment that is, or reads once decoded as, `.` or `..`.
+fn has_dot_segment(path: &[u8]) -> bool {
+    if memchr::memmem::find(path, b"/.").is_none() && memchr::memchr(b'%', path).is_none() {
+        return false;
+    }
+    path.split(|&b| b == b'/').any(|segment| {
+        segment.len() <= 6 && matches!(&target::percent_decode(segment)[..], b"." | b"..")
+    })
+}
+
+fn cookie<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
+    fields
+        .all(Known::Cookie)
+        .flat_map(eleven_semantics::grammar::semicolons)
+        .filter_map(|pair| pair.split_once_at(b'='))
+        .find(|(found, _)| *found == name)
+        .map(|(_, value)| value)
+}
+
+/// `split_once` for octets.
+trait SplitOnce {
+    fn split_once_at(&self, at: u8) -> Option<(&[u8], &[u8])>;
+}
+
+impl SplitOnce for [u8] {
+    fn split_once_at(&self, at: u8) -> Option<(&[u8], &[u8])> {
+        let index = memchr::memchr(at, self)?;
+        Some((&self[..index], &self[index + 1..]))
+    }
+}
+
+fn proxy_header(version: proxy_protocol::Version, request: &Request) -> Vec<u8> {
+    let mut out = Vec::new();
+    let header = match request.peer.address {
+        Some(source) => {
+            let ip = source.ip();
+            let local = if ip.is_ipv4() {
+                std::net::IpAddr::from([0, 0, 0, 0])
+            } else {
+                std::net::IpAddr::from([0u16; 8])
+            };
+            let destination = SocketAddr::new(local, request.peer.local_port);
+            proxy_protocol::Header::Proxied { source, destination }
+        }
+        None => proxy_protocol::Header::Local,
+    };
+    proxy_protocol::write(&mut out, version, &header);
+    out
+}
+
+/// Our response from a server's.
+fn response(answered: Answered, offered: Option<&[u8]>, limits: TunnelLimits) -> Result<Response, ProxyError> {
+    let Answered { status, fields, content, .. } = answered;
+    let content = match content {
+        Incoming::Empty => Content::Empty,
+        Incoming::Described(length) => Content::Described(length),
+        Incoming::Whole(bytes) => Content::Bytes(bytes),
+        Incoming::Pipe(reader, length) => Content::Pipe(reader, length),
+        Incoming::Switched(connection, held) => {
+            if !is_offered(&fields, offered) {
+                return Err(ProxyError::HttpUpgradeFailed); // 9110-7.8-05
+            }
+            let (inbound, early) = connection.into_tunnel();
+            Content::Switch(Box::new(Tunnel { inbound, early, limits, held: Box::new(held) }))
+        }
+    };
+    Ok(Response { status, fields: fields.into(), content, close: None })
+}
+
+/// 9110-7.8-05: the protocol chosen is one that was offered.
+fn is_offered(fields: &Fields, offered: Option<&[u8]>) -> bool {
+    let Some(offered) = offered else { return false };
+    let mut chosen = fields.list(Known::Upgrade).peekable();
+    chosen.peek().is_some()
+        && chosen.all(|protocol| {
+            eleven_semantics::grammar::list(offered).any(|offer| offer.eq_ignore_ascii_case(protocol))
+        })
+}
+
+fn refused(refusal: Refusal, name: &str) -> Response {
+    match refusal {
+        Refusal::Loop | Refusal::TooManyHops => error_response(ProxyError::ProxyLoopDetected, name, None),
+        Refusal::TooManyConnectionOptions | Refusal::MaxForwards => {
+            let mut response =
+                error_response(ProxyError::HttpRequestError, name, Some("malformed hop fields"));
+            response.close = Some(CloseReason::Handler);
+            response
+        }
+    }
+}
+
+/// What a failure is called towards the client (RFC 9209 §2.3).
+fn proxy_error(failure: &Failure) -> ProxyError {
+    use ProxyError as E;
+    use std::io::ErrorKind as Io;
+    match (&failure.cause, failure.phase) {
+        (Cause::Timeout(_), Phase::Prepare) => E::ConnectionLimitReached,
+        (Cause::Timeout(_), Phase::Resolve) => E::DnsTimeout,
+        (_, Phase::Resolve) => E::DnsError,
+        (Cause::Timeout(_), Phase::Connect | Phase::Tunnel | Phase::Tls) => E::ConnectionTimeout,
+        (Cause::Certificate(_), _) => E::TlsCertificateError,
+        (_, Phase::Tls) => E::TlsProtocolError,
+        (Cause::Unusable(_), Phase::Connect) => E::DestinationIpProhibited,
+        (Cause::Io(Io::HostUnreachable | Io::NetworkUnreachable, _), Phase::Connect) => {
+            E::DestinationIpUnroutable
+        }
+        (_, Phase::Connect) => E::ConnectionRefused,
+        (Cause::Unusable(_), Phase::Send) => E::HttpRequestError,
+        (Cause::Timeout(_), Phase::Send) => E::ConnectionWriteTimeout,
+        (Cause::Timeout(_), Phase::Head) => E::HttpResponseTimeout,
+        (Cause::Timeout(_), _) => E::ConnectionReadTimeout,
+        (Cause::Malformed(_), _) => E::HttpProtocolError,
+        (_, Phase::Content) => E::HttpResponseIncomplete,
+        _ => E::ConnectionTerminated,
+    }
+}
+
+/// A response of our own about a request that could not be forwarded. Says nothing of the request, and of servers
+/// only what `details` allows (faults L12, L13).
+fn error_response(error: ProxyError, name: &str, details: Option<&str>) -> Response {
+    let status = error.status();
+    let text = format!("{status}\n");
+    let mut response = Response::text(status, "text/plain; charset=utf-8", Bytes::from(text));
+    response.add(Known::ProxyStatus, proxy_status::value(name, error, None, details));
+    response
+}
+
+#[cfg(test)]
+mod tests;

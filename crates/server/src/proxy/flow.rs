@@ -1,0 +1,611 @@
+//! One exchange with a server, content moving both ways at once: the request's as long as it comes and is wanted,
+//! the response's as fast as the client takes it. Stands between the client crate's connection and our response.
+//!
+//! A response that is here whole when its head is read (most are) becomes one piece of memory, and the connection
+//! goes back to its pool at once. Anything else is pumped through a pipe by a task of its own. What becomes of a
+//! failure (another attempt, 502, 504) is not decided here.
+
+use super::upstream::Lease;
+use crate::request::ContentReader;
+use crate::response::InterimSender;
+use bytes::Bytes;
+use eleven_client::error::{Cause, Failure, Phase, RetrySafety};
+use eleven_client::exchange::{Connection, Event};
+use eleven_client::pool::Pooled;
+use eleven_messaging::client::{Early, Request as Outgoing, Retry};
+use eleven_messaging::{Framing, ResponseHead};
+use eleven_net::clock;
+use eleven_net::pipe::{Next, PipeReader, PipeWriter, Reason, pipe};
+use eleven_semantics::forwarding::{self, Rules};
+use eleven_semantics::{Fields, Method, Status, Version};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use tokio::time::{Instant, Sleep};
+
+/// A response up to this size is gathered if it is already there; one beyond flows.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
+
+/// Content of a response between the server's connection and the client's.
+const PIPE_BYTES: usize = 32 * 1024;
+
+/// How long each step may take, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection to become free, where all allowed ones are in use.
+    pub queue_timeout_ms: u64,
+    /// From the request's last octet to the response's head.
+    pub head_timeout_ms: u64,
+    /// Without any progress, in either direction.
+    pub idle_timeout_ms: u64,
+    /// For a 100 before the content is sent anyway (RFC 9110 §10.1.1).
+    pub continue_timeout_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            queue_timeout_ms: 5_000,
+            head_timeout_ms: 60_000,
+            idle_timeout_ms: 60_000,
+            continue_timeout_ms: 1_000,
+        }
+    }
+}
+
+/// The content of a request on its way to the server.
+#[derive(Debug)]
+pub enum Upload {
+    /// None.
+    None,
+    /// All of it is here.
+    Whole(Bytes, Option<Rc<Fields>>),
+    /// It comes. Not touched before the first octet may be sent, because reading is what asks the client for it.
+    Pipe(ContentReader),
+}
+
+impl Upload {
+    /// The same again for another attempt. A pipe has to be handed back instead.
+    pub fn again(&self) -> Option<Upload> {
+        match self {
+            Upload::None => Some(Upload::None),
+            Upload::Whole(bytes, trailers) => Some(Upload::Whole(bytes.clone(), trailers.clone())),
+            Upload::Pipe(_) => None,
+        }
+    }
+}
+
+/// A failed attempt, with the content that comes through a pipe, if none of it was taken.
+pub struct Failed {
+    /// What happened.
+    pub failure: Failure,
+    /// The content, untouched.
+    pub upload: Option<Upload>,
+}
+
+/// The response's content.
+pub enum Incoming {
+    /// There is none, and the head told no length.
+    Empty,
+    /// None for HEAD; GET would have this length.
+    Described(Option<u64>),
+    /// All of it.
+    Whole(Bytes),
+    /// It flows.
+    Pipe(PipeReader<Option<Box<Fields>>>, Option<u64>),
+    /// The connection is the other protocol's now.
+    Switched(Box<Connection>, Vec<Box<dyn std::any::Any>>),
+}
+
+/// A response, prepared for the client.
+pub struct Answered {
+    /// The version of the server.
+    pub version: Version,
+    /// Its status.
+    pub status: Status,
+    /// Its fields, as they may go on.
+    pub fields: Fields,
+    /// Its content.
+    pub content: Incoming,
+}
+
+/// An exchange under way.
+pub struct Flow {
+    connection: Pooled,
+    lease: Option<Lease>,
+    upload: Option<Upload>,
+    /// Taken from the pipe and not yet queued.
+    rest: Bytes,
+    at: usize,
+    touched: bool,
+    head_seen: bool,
+    rules: Rc<Rules>,
+    timeouts: Timeouts,
+    patience: Patience,
+    continue_until: Option<Instant>,
+}
+
+/// What is waited for at most. One timer, made when first needed.
+struct Patience {
+    sleep: Option<Pin<Box<Sleep>>>,
+    until: Instant,
+    waiting_ms: u64,
+}
+
+/// An event of the connection, without a borrow.
+enum Found {
+    Interim,
+    Head,
+    Data(Bytes),
+    End(Option<Fields>),
+    Switched,
+}
+
+impl Flow {
+    /// Queues the request's head.
+    ///
+    /// # Errors
+    /// If the request cannot be sent on this connection.
+    pub fn begin(
+        mut connection: Pooled,
+        lease: Option<Lease>,
+        request: &Outgoing<'_>,
+        upload: Upload,
+        rules: Rc<Rules>,
+        timeouts: Timeouts,
+    ) -> Result<Flow, Failed> {
+        let framing = match connection.send(request) {
+            Ok(framing) => framing,
+            Err(failure) => return Err(Failed { failure, upload: Some(upload) }),
+        };
+        let now = clock::now();
+        let continue_until = connection
+            .machine()
+            .awaits_continue()
+            .then(|| clock::deadline(now, timeouts.continue_timeout_ms));
+        Ok(Flow {
+            upload: framing.has_body().then_some(upload),
+            connection,
+            lease,
+            rest: Bytes::new(),
+            at: 0,
+            touched: false,
+            head_seen: false,
+            rules,
+            timeouts,
+            patience: Patience { sleep: None, until: now, waiting_ms: 0 },
+            continue_until,
+        })
+    }
+
+    /// Waits for the final head, passing interim ones on, and for content that is already there.
+    ///
+    /// # Errors
+    /// Any failure before anything of the response was handed out.
+    pub async fn answer(mut self, method: &Method, interim: &InterimSender) -> Result<Answered, Failed> {
+        loop {
+            match poll_fn(|cx| self.poll(cx)).await {
+                Ok(Found::Interim) => self.pass_interim(interim),
+                Ok(Found::Head) => {
+                    self.head_seen = true;
+                    return self.respond(method).await.map_err(|mut failure| {
+                        // Nothing of it reached the client, so repeating is as safe as the method.
+                        if method.is_idempotent() {
+                            failure.retry = RetrySafety::Idempotent;
+                        }
+                        Failed { failure, upload: None }
+                    });
+                }
+                Ok(Found::Switched) => return self.switched(),
+                Ok(Found::Data(_) | Found::End(_)) => {
+                    return Err(self.failed(Failure::new(Phase::Head, Cause::Closed)));
+                }
+                Err(failure) => return Err(self.failed(failure)),
+            }
+        }
+    }
+
+    fn failed(self, failure: Failure) -> Failed {
+        let upload = self.upload.filter(|upload| !self.touched && matches!(upload, Upload::Pipe(_)));
+        Failed { failure, upload }
+    }
+
+    /// 9110-15.2-04. A 100 is not passed on as such: it lets us read the content, and reading it makes our own
+    /// connection say 100 to the client.
+    fn pass_interim(&mut self, interim: &InterimSender) {
+        let head = self.connection.head_mut();
+        if head.status == Status::CONTINUE {
+            self.continue_until = None;
+            return;
+        }
+        let (status, version) = (head.status, head.version);
+        let mut fields = std::mem::take(&mut head.fields);
+        if forwarding::response(version, false, &mut fields, &self.rules).is_ok() {
+            interim.send(status, fields);
+        }
+    }
+
+    async fn respond(mut self, method: &Method) -> Result<Answered, Failure> {
+        let described = (*method == Method::Head)
+            .then(|| length_for_get(self.connection.head(), self.connection.machine().config()));
+        let head = self.connection.head_mut();
+        let (status, version, framing) = (head.status, head.version, head.framing);
+        let mut fields = std::mem::take(&mut head.fields);
+        forwarding::response(version, false, &mut fields, &self.rules)
+            .map_err(|refusal| Failure::new(Phase::Head, Cause::Malformed(refusal.to_string())))?;
+        self.stop_unwanted_upload(status);
+        if !self.connection.is_receiving_content() {
+            let content = match described {
+                Some(length) => Incoming::Described(length),
+                None if status.never_has_content() => Incoming::Empty,
+                None => Incoming::Whole(Bytes::new()),
+            };
+            self.finish();
+            return Ok(Answered { version, status, fields, content });
+        }
+        let content = self.gather(framing).await?;
+        Ok(Answered { version, status, fields, content })
+    }
+
+    /// The final head came before the content was sent: a refusal needs none of it, nor does a server that closes
+    /// (9112-9.5-06). Otherwise sending goes on beside the response (9110-7.5-01).
+    fn stop_unwanted_upload(&mut self, status: Status) {
+        let stop = match self.connection.machine().early_response() {
+            Some(Early::Stop) => true,
+            Some(Early::MayFinish) => status.code() >= 400,
+            None => false,
+        };
+        if stop {
+            self.connection.abandon();
+            self.upload = None;
+            self.rest = Bytes::new();
+        }
+    }
+
+    /// Takes what is there. If that is all, it is the content; else a task pumps the rest.
+    async fn gather(mut self, framing: Framing) -> Result<Incoming, Failure> {
+        let length = framing.content_length();
+        if length.is_some_and(|length| length > GATHERED_BYTES_MAX as u64) {
+            return Ok(self.flow(Bytes::new(), length));
+        }
+        let mut gathered = Gathered::default();
+        loop {
+            let found = poll_fn(|cx| match self.poll(cx) {
+                Poll::Ready(found) => Poll::Ready(Some(found)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            match found.await {
+                Some(Ok(Found::Data(data))) => gathered.push(data),
+                Some(Ok(Found::End(trailers))) => {
+                    let trailers = self.sift(trailers);
+                    self.finish();
+                    return Ok(match trailers {
+                        None => Incoming::Whole(gathered.take()),
+                        Some(trailers) => {
+                            // Trailers need the chunked coding, and so a pipe, which holds it all already.
+                            let (mut writer, reader) = pipe(GATHERED_BYTES_MAX * 2);
+                            let mut content = gathered.take();
+                            let _ = writer.push(&mut content);
+                            writer.complete(Some(Box::new(trailers)));
+                            Incoming::Pipe(reader, None)
+                        }
+                    });
+                }
+                Some(Ok(_)) => {}
+                Some(Err(failure)) => return Err(failure),
+                None => return Ok(self.flow(gathered.take(), length)),
+            }
+            if gathered.len() > GATHERED_BYTES_MAX {
+                return Ok(self.flow(gathered.take(), length));
+            }
+        }
+    }
+
+    fn sift(&self, trailers: Option<Fields>) -> Option<Fields> {
+        let mut trailers = trailers?;
+        forwarding::trailers(&mut trailers, &self.rules);
+        (!trailers.is_empty()).then_some(trailers)
+    }
+
+    /// The response is complete: the connection rests, unless the request is not.
+    fn finish(mut self) {
+        if self.upload.is_some() || self.connection.machine().is_sending() {
+            // The response did not need the rest of the content (9112-9.3-03); nobody sends it for nothing.
+            self.connection.abandon();
+        }
+        drop(self.lease.take());
+        self.connection.release();
+    }
+
+    fn switched(mut self) -> Result<Answered, Failed> {
+        let head = self.connection.head_mut();
+        let (status, version) = (head.status, head.version);
+        let mut fields = std::mem::take(&mut head.fields);
+        if let Err(refusal) = forwarding::response(version, true, &mut fields, &self.rules) {
+            let failure = Failure::new(Phase::Head, Cause::Malformed(refusal.to_string()));
+            return Err(self.failed(failure));
+        }
+        let mut held: Vec<Box<dyn std::any::Any>> = Vec::new();
+        if let Some(lease) = self.lease.take() {
+            held.push(Box::new(lease));
+        }
+        if let Some(permit) = self.connection.take_permit() {
+            held.push(Box::new(permit));
+        }
+        match self.connection.into_connection() {
+            Some(connection) => {
+                let content = Incoming::Switched(Box::new(connection), held);
+                Ok(Answered { version, status, fields, content })
+            }
+            None => Err(Failed { failure: Failure::new(Phase::Head, Cause::Closed), upload: None }),
+        }
+    }
+
+    /// Hands the response's content to a task that pumps it through a pipe.
+    fn flow(self, first: Bytes, length: Option<u64>) -> Incoming {
+        let (writer, reader) = pipe(PIPE_BYTES.max(first.len() + 1024));
+        tokio::task::spawn_local(self.pump(writer, first));
+        Incoming::Pipe(reader, length)
+    }
+
+    async fn pump(mut self, writer: PipeWriter<Option<Box<Fields>>>, mut rest: Bytes) {
+        let mut writer = writer;
+        let end = poll_fn(|cx| self.poll_pump(cx, &mut writer, &mut rest)).await;
+        match end {
+            End::Complete(trailers) => {
+                writer.complete(self.sift(trailers).map(Box::new));
+                // The client may still be sending what the server reads.
+                if self.upload.is_some() && poll_fn(|cx| self.poll_rest_of_upload(cx)).await.is_err() {
+                    return;
+                }
+                self.finish();
+            }
+            // Dropping the connection tells the server; nothing of it can be used again (fault R31).
+            End::ReaderGone => {}
+            End::Failed(failure) => {
+                tracing::debug!(%failure, "a response was cut short");
+                writer.abort(reason(&failure.cause));
+            }
+        }
+    }
+
+    /// Moves content both ways until the response has ended one way or the other.
+    fn poll_pump(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut PipeWriter<Option<Box<Fields>>>,
+        rest: &mut Bytes,
+    ) -> Poll<End> {
+        loop {
+            // Seen at once, also while the server is silent.
+            if writer.poll_reader_gone(cx).is_ready() {
+                return Poll::Ready(End::ReaderGone);
+            }
+            if !rest.is_empty() {
+                match writer.push(rest) {
+                    Err(_) => return Poll::Ready(End::ReaderGone),
+                    Ok(0) => {
+                        // The client is slow: no deadline of the server's runs. Its upload goes on.
+                        if let Err(failure) = self.poll_upload(cx) {
+                            return Poll::Ready(End::Failed(failure));
+                        }
+                        return if writer.poll_ready(cx).is_pending() { Poll::Pending } else { continue };
+                    }
+                    Ok(_) => continue,
+                }
+            }
+            match self.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Found::Data(data))) => *rest = data,
+                Poll::Ready(Ok(Found::End(trailers))) => return Poll::Ready(End::Complete(trailers)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(failure)) => return Poll::Ready(End::Failed(failure)),
+            }
+        }
+    }
+
+    fn poll_rest_of_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self.poll_upload(cx) {
+            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+            Err(failure) => Poll::Ready(Err(failure)),
+            Ok(Poll::Pending) => {
+                let waiting = self.timeouts.idle_timeout_ms;
+                self.patience.poll(cx, waiting, None).map(|()| Err(self.connection.timed_out(waiting)))
+            }
+        }
+    }
+
+    /// Moves the request's content, then looks for what the server sent, then at the clock.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Found, Failure>> {
+        let written = self.connection.written();
+        let sent = self.poll_upload(cx)?;
+        if self.connection.written() != written {
+            self.patience.waiting_ms = 0;
+        }
+        match self.connection.poll_receive(cx) {
+            Poll::Ready(Ok(event)) => {
+                let found = match event {
+                    Event::Interim => Found::Interim,
+                    Event::Head => Found::Head,
+                    Event::Data(data) => Found::Data(Bytes::copy_from_slice(data)),
+                    Event::End(trailers) => Found::End(trailers),
+                    Event::Switched => Found::Switched,
+                    Event::Closed => {
+                        let failure = self.closed();
+                        return Poll::Ready(Err(failure));
+                    }
+                };
+                self.patience.waiting_ms = 0;
+                return Poll::Ready(Ok(found));
+            }
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+            Poll::Pending => {}
+        }
+        let idle = self.head_seen || sent.is_pending();
+        let waiting = if idle { self.timeouts.idle_timeout_ms } else { self.timeouts.head_timeout_ms };
+        match self.patience.poll(cx, waiting, self.continue_until) {
+            Poll::Ready(()) => Poll::Ready(Err(self.connection.timed_out(waiting))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn closed(&self) -> Failure {
+        let retry = match self.connection.retry(0) {
+            Retry::NotSent => RetrySafety::NotSent,
+            Retry::Idempotent => RetrySafety::Idempotent,
+            Retry::NotIdempotent => RetrySafety::MayHaveBeenProcessed,
+            Retry::Answered => RetrySafety::Never,
+        };
+        let phase = if self.head_seen { Phase::Content } else { Phase::Head };
+        Failure::new(phase, Cause::Closed).retry(retry).at(self.connection.host(), self.connection.address())
+    }
+
+    /// Moves the request's content until it or the server has to wait. Ready when all is sent.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Failure> {
+        loop {
+            if self.connection.poll_flush(cx)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            if self.connection.is_write_broken() {
+                self.upload = None;
+            }
+            if self.upload.is_none() {
+                return Ok(Poll::Ready(()));
+            }
+            if self.connection.machine().awaits_continue()
+                && self.continue_until.is_some_and(|until| clock::now() < until)
+            {
+                return Ok(Poll::Pending);
+            }
+            self.continue_until = None;
+            if self.poll_push(cx)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+        }
+    }
+
+    /// Queues the next piece of content, or its end.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Failure> {
+        let mut trailers = None;
+        let more = match &mut self.upload {
+            None | Some(Upload::None) => false,
+            Some(Upload::Whole(bytes, with)) => {
+                self.at += self.connection.push_content(&bytes[self.at..])?;
+                trailers = with.as_deref().cloned();
+                self.at < bytes.len()
+            }
+            Some(Upload::Pipe(reader)) => {
+                self.touched = true;
+                let mut open = true;
+                if self.rest.is_empty() {
+                    match reader.poll_next(cx) {
+                        Poll::Pending => return Ok(Poll::Pending),
+                        Poll::Ready(Next::Data(data)) => self.rest = data,
+                        Poll::Ready(Next::Complete(with)) => (trailers, open) = (with.map(|with| *with), false),
+                        Poll::Ready(Next::Aborted(reason)) => {
+                            // The server must not take what it got for the whole (invariant 9).
+                            self.connection.abandon();
+                            return Err(Failure::new(Phase::Send, Cause::Unusable(reason.to_string())));
+                        }
+                    }
+                }
+                let taken = self.connection.push_content(&self.rest)?;
+                let _ = self.rest.split_to(taken);
+                open
+            }
+        };
+        if !more {
+            if let Some(trailers) = &mut trailers {
+                forwarding::trailers(trailers, &self.rules);
+            }
+            self.connection.finish(trailers.as_ref().filter(|trailers| !trailers.is_empty()))?;
+            self.upload = None;
+        }
+        Ok(Poll::Ready(()))
+    }
+}
+
+/// How the pumping of a response ended.
+enum End {
+    Complete(Option<Fields>),
+    ReaderGone,
+    Failed(Failure),
+}
+
+/// Pieces that become one; the only piece is not copied again.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    more: Vec<u8>,
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        if self.more.is_empty() { self.first.len() } else { self.more.len() }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_empty() && self.more.is_empty() {
+            self.first = data;
+            return;
+        }
+        if self.more.is_empty() {
+            self.more.extend_from_slice(&self.first);
+            self.first = Bytes::new();
+        }
+        self.more.extend_from_slice(&data);
+    }
+
+    fn take(&mut self) -> Bytes {
+        if self.more.is_empty() {
+            std::mem::take(&mut self.first)
+        } else {
+            Bytes::from(std::mem::take(&mut self.more))
+        }
+    }
+}
+
+impl Patience {
+    /// Ready when nothing has moved for `waiting_ms`. Progress is told by setting `self.waiting_ms` to 0. Wakes
+    /// the task at `also`, too.
+    fn poll(&mut self, cx: &mut Context<'_>, waiting_ms: u64, also: Option<Instant>) -> Poll<()> {
+        if self.waiting_ms != waiting_ms {
+            self.waiting_ms = waiting_ms;
+            self.until = clock::deadline(clock::now(), waiting_ms);
+        }
+        let rings = also.map_or(self.until, |also| also.min(self.until));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(rings)));
+        if sleep.deadline() != rings {
+            sleep.as_mut().reset(rings);
+        }
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if self.until <= clock::now() {
+            return Poll::Ready(());
+        }
+        // The time for a 100 is over: look again.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// The length that a response to HEAD says GET would have.
+fn length_for_get(head: &ResponseHead, config: &eleven_messaging::Config) -> Option<u64> {
+    let framing =
+        eleven_messaging::framing::response(&Method::Get, head.version, head.status, &head.fields, &config.options);
+    match framing {
+        Ok(Framing::Length(length)) => Some(length),
+        _ => None,
+    }
+}
+
+fn reason(cause: &Cause) -> Reason {
+    match cause {
+        Cause::Timeout(_) => Reason::TimedOut,
+        Cause::Malformed(_) => Reason::Malformed,
+        Cause::Closed | Cause::Short(..) => Reason::Truncated,
+        _ => Reason::Broken,
+    }
+}

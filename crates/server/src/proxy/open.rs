@@ -1,0 +1,383 @@
+//! The forward proxy (RFC 9110 §3.7): requests in absolute-form go to the origin server they name, CONNECT opens a
+//! tunnel. Says who may use it and where it may lead: by default this machine's own programs, to the public
+//! Internet, tunnels to port 443 only. There is no setting by which it is open to everybody by accident
+//! (faults X10 to X15).
+
+use super::flow::{Failed, Flow, Timeouts};
+use super::tunnel::{Tunnel, TunnelLimits};
+use super::{authority, error_response, final_recipient, hop, length, offered_upgrade, proxy_error, response, upload};
+use crate::before::auth::{Authentication, Denied, Judgement, Outcome};
+use crate::handler::Handled;
+use crate::request::Request;
+use crate::response::{Content, Response};
+use eleven_client::error::{Cause, Failure};
+use eleven_client::exchange::Connection;
+use eleven_client::pool::{Key, Pool, PoolLimits};
+use eleven_messaging::client::Request as Outgoing;
+use eleven_messaging::{CloseReason, Config, Expectation};
+use eleven_net::dial::{self, Destinations, Dialer};
+use eleven_net::resolve::{self, Resolver};
+use eleven_net::{PeerAddr, Stream, clock};
+use eleven_semantics::forwarding::{self, Onward, Rules};
+use eleven_semantics::names::Known;
+use eleven_semantics::proxy_status::ProxyError;
+use eleven_semantics::target::{Authority, Form, Scheme};
+use eleven_semantics::{Fields, Method, Status, Version};
+use ipnet::IpNet;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Origin servers whose version is remembered.
+const VERSIONS_MAX: usize = 1024;
+/// How long.
+const VERSION_REMEMBERED: Duration = Duration::from_secs(300);
+
+/// A forward proxy, as configured; shared by all workers.
+#[derive(Debug)]
+pub struct OpenPlan {
+    /// Clients that need no password, beside this machine's own.
+    pub clients: Vec<IpNet>,
+    /// Passwords: whoever is not among the clients must have one. Without them, nobody else is served.
+    pub authentication: Authentication,
+    /// Special networks it may lead to, beside the public Internet (faults X11, X12).
+    pub destinations: Vec<IpNet>,
+    /// Ports that tunnels may lead to (fault X14).
+    pub connect_ports: Vec<u16>,
+    /// Ports this process listens on: a way back to itself is a loop (fault X15).
+    pub own_ports: Vec<u16>,
+    /// What is forwarded.
+    pub rules: Rules,
+    /// Deadlines of an exchange.
+    pub timeouts: Timeouts,
+    /// Deadlines of opening connections; their destinations are set from the above.
+    pub dial: dial::Options,
+    /// Connections.
+    pub pool: PoolLimits,
+    /// Limits of what servers may send.
+    pub protocol: Arc<Config>,
+    /// Tunnels.
+    pub tunnels: TunnelLimits,
+    /// Say in Proxy-Status what happened in words.
+    pub tell_details: bool,
+}
+
+impl OpenPlan {
+    /// A proxy under this name in Via, with everything else as it usually is.
+    pub fn new(pseudonym: &str) -> OpenPlan {
+        let mut protocol = Config::default();
+        protocol.options.assume_http11 = true;
+        OpenPlan {
+            clients: Vec::new(),
+            authentication: Authentication::default(),
+            destinations: Vec::new(),
+            connect_ports: vec![443],
+            own_ports: Vec::new(),
+            rules: Rules::proxy(pseudonym),
+            timeouts: Timeouts::default(),
+            dial: dial::Options::default(),
+            pool: PoolLimits { connections_per_origin_max: 64, ..PoolLimits::default() },
+            protocol: Arc::new(protocol),
+            tunnels: TunnelLimits::default(),
+            tell_details: true,
+        }
+    }
+}
+
+/// A forward proxy as one worker runs it.
+pub struct OpenProxy {
+    plan: Arc<OpenPlan>,
+    pool: Pool,
+    dialer: Dialer,
+    rules: Rc<Rules>,
+    /// Servers that speak HTTP/1.0, and until when that is believed.
+    old_servers: RefCell<HashMap<Rc<Key>, Instant>>,
+}
+
+impl std::fmt::Debug for OpenProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenProxy({:?})", self.pool)
+    }
+}
+
+impl OpenProxy {
+    /// Starts a forward proxy on this worker, inside its runtime.
+    pub fn start(plan: Arc<OpenPlan>) -> Rc<OpenProxy> {
+        Self::with_resolver(plan, Resolver::new(resolve::Limits::default()))
+    }
+
+    /// The same with this resolver.
+    pub fn with_resolver(plan: Arc<OpenPlan>, resolver: Resolver) -> Rc<OpenProxy> {
+        let pool = Pool::new(plan.pool.clone());
+        tokio::task::spawn_local(pool.clone().sweep_every(super::SWEEP));
+        let destinations = Destinations::Public(plan.destinations.clone().into());
+        let options = dial::Options { destinations, ..plan.dial.clone() };
+        Rc::new(OpenProxy {
+            dialer: Dialer::new(resolver, options),
+            rules: Rc::new(plan.rules.clone()),
+            pool,
+            old_servers: RefCell::default(),
+            plan,
+        })
+    }
+
+    /// Answers a request: forwards it, opens a tunnel, or says why not.
+    pub fn handle(self: &Rc<Self>, request: &mut Request) -> Handled {
+        let proxy = Rc::clone(self);
+        let request = request.take();
+        Handled::later(async move {
+            match proxy.admit(&request).await {
+                Ok(()) if request.head.method == Method::Connect => proxy.connect(&request).await,
+                Ok(()) => proxy.forward(request).await,
+                Err(response) => *response,
+            }
+        })
+    }
+
+    fn is_client(&self, address: Option<IpAddr>) -> bool {
+        match address {
+            // Over a Unix socket: this machine's own programs, those its mode lets in.
+            None => true,
+            Some(ip) => ip.is_loopback() || self.plan.clients.iter().any(|network| network.contains(&ip)),
+        }
+    }
+
+    /// Who may use it (fault X10): known clients, and those with a password.
+    async fn admit(&self, request: &Request) -> Result<(), Box<Response>> {
+        let authentication = &self.plan.authentication;
+        if !authentication.is_required() {
+            if self.is_client(request.peer.ip()) {
+                return Ok(());
+            }
+            return Err(Box::new(self.error(ProxyError::HttpRequestDenied, None)));
+        }
+        if self.plan.clients.iter().any(|network| request.peer.ip().is_some_and(|ip| network.contains(&ip))) {
+            return Ok(());
+        }
+        // The scheme's rules are those of Authorization (RFC 9110 §11.7.2), under another name.
+        let mut credentials = Fields::new();
+        for value in request.head.fields.all(Known::ProxyAuthorization) {
+            let _ = credentials.push(Known::Authorization, value);
+        }
+        let now_s = clock::unix_seconds();
+        let (method, target) = (request.head.method.as_str(), request.head.target.as_bytes());
+        let outcome: Outcome = match authentication.judge(&credentials, method, target, now_s) {
+            Judgement::Settled(outcome) => outcome,
+            Judgement::Hash(job) => {
+                tokio::task::spawn_blocking(move || job.run()).await.unwrap_or(Err(Denied::Busy))
+            }
+        };
+        let Err(why) = outcome else { return Ok(()) };
+        tracing::debug!(reason = why.reason(), "a client of the forward proxy was not admitted");
+        let mut response = match why {
+            Denied::Malformed => Response::new(Status::BAD_REQUEST),
+            Denied::Busy => Response::new(Status::SERVICE_UNAVAILABLE),
+            // 9110-11.7.1-01, 9110-15.5.8-01
+            Denied::Missing | Denied::Wrong | Denied::Stale => {
+                let status = Status::PROXY_AUTHENTICATION_REQUIRED;
+                let mut response =
+                    Response::text(status, "text/plain; charset=utf-8", format!("{status}\n"));
+                let mut challenges = Fields::new();
+                authentication.challenge(why, now_s, &mut challenges);
+                for challenge in challenges.all(Known::WwwAuthenticate) {
+                    response.add(Known::ProxyAuthenticate, challenge);
+                }
+                response
+            }
+        };
+        if request.head.method == Method::Connect {
+            response.close = Some(CloseReason::ConnectRefused);
+        }
+        Err(Box::new(response))
+    }
+
+    // --- requests in absolute-form ---
+
+    async fn forward(&self, mut request: Request) -> Response {
+        let Form::Absolute(scheme) = request.head.target.form() else {
+            return crate::service::refusal(
+                Status::BAD_REQUEST,
+                "This is a proxy: it takes targets in absolute-form, and CONNECT.",
+            );
+        };
+        if scheme != Scheme::Http {
+            // Fault X23. Clients that want https use CONNECT, and keep their secrets to themselves.
+            return crate::service::refusal(Status::BAD_REQUEST, "Only http targets are forwarded.");
+        }
+        if request.head.method == Method::Trace {
+            return Response::new(Status::METHOD_NOT_ALLOWED); // fault X16
+        }
+        let host = authority(&request);
+        let offered = offered_upgrade(&request);
+        let onward = forwarding::request(
+            &request.head.method,
+            request.head.version,
+            request.head.framing.has_body(),
+            &mut request.head.fields,
+            &self.rules,
+            &hop(&request, &host),
+        );
+        let te_trailers = match onward {
+            Ok(Onward::Forward { te_trailers, .. }) => te_trailers,
+            Ok(Onward::AnswerHere) => return final_recipient(&request.head.method),
+            Err(refusal) => return super::refused(refusal, &self.rules.pseudonym),
+        };
+        let Some((name, port)) = Authority::parse(&host).ok().and_then(|a| host_and_port(&a, 80)) else {
+            return Response::new(Status::BAD_REQUEST);
+        };
+        let key = Rc::new(Key { host: name, port, ..Key::default() });
+        let expects = request.head.expectation == Expectation::Continue;
+        if expects && self.is_old(&key) {
+            return Response::new(Status::EXPECTATION_FAILED);
+        }
+        let interim = request.interim();
+        let length = length(&request);
+        let mut upload = upload(std::mem::take(&mut request.content));
+        let target = onward_target(&request);
+        let mut fresh = false;
+        loop {
+            let outgoing = Outgoing {
+                host: Some(&host),
+                length,
+                te_trailers,
+                expect_continue: expects && matches!(upload, super::Upload::Pipe(_)),
+                ..Outgoing::new(&request.head.method, &target, b"", &request.head.fields)
+            };
+            let open = || self.open(&key);
+            let checkout = async {
+                if fresh {
+                    self.pool.checkout_fresh(&key, open).await
+                } else {
+                    self.pool.checkout(&key, open).await
+                }
+            };
+            let connection = match checkout.await {
+                Ok(connection) => connection,
+                Err(failure) => return self.failed(&failure),
+            };
+            let (again, reused) = (upload.again(), connection.is_reused());
+            let rules = Rc::clone(&self.rules);
+            let flow = Flow::begin(connection, None, &outgoing, upload, rules, self.plan.timeouts);
+            let result = match flow {
+                Ok(flow) => flow.answer(&request.head.method, &interim).await,
+                Err(failed) => Err(failed),
+            };
+            match result {
+                Ok(answered) => {
+                    self.learn(&key, answered.version);
+                    return response(answered, offered.as_deref(), self.plan.tunnels)
+                        .unwrap_or_else(|error| self.error(error, None));
+                }
+                // Only what an idle connection did that the server had just closed is worth another attempt.
+                Err(Failed { failure, upload: untouched }) => {
+                    let stale = reused && failure.cause == Cause::Closed && failure.retry.is_safe();
+                    match again.or(untouched) {
+                        Some(next) if stale && !fresh => (upload, fresh) = (next, true),
+                        _ => return self.failed(&failure),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn open(&self, key: &Rc<Key>) -> Result<Connection, Failure> {
+        let (stream, address) = self.dial(&key.host, key.port).await?;
+        let name = format!("{}:{}", key.host, key.port);
+        Ok(Connection::new(stream, Arc::clone(&self.plan.protocol), name, Some(address)))
+    }
+
+    /// Connects, and makes sure that it did not connect to this process (fault X15): who is reached under the
+    /// address he is reached from is on this machine.
+    async fn dial(&self, host: &str, port: u16) -> Result<(Stream, SocketAddr), Failure> {
+        let (stream, address) = self.dialer.tcp(host, port).await.map_err(Failure::dial)?;
+        let from_here = matches!(stream.local_addr(), Ok(PeerAddr::Ip(local)) if local.ip() == address.ip());
+        if from_here && self.plan.own_ports.contains(&port) {
+            let cause = Cause::Unusable("the destination is this proxy".into());
+            return Err(Failure::new(eleven_client::Phase::Connect, cause).at(host, Some(address)));
+        }
+        Ok((stream, address))
+    }
+
+    fn is_old(&self, key: &Rc<Key>) -> bool {
+        self.old_servers.borrow().get(key).is_some_and(|until| *until > clock::now())
+    }
+
+    fn learn(&self, key: &Rc<Key>, version: Version) {
+        let mut old = self.old_servers.borrow_mut();
+        if version == Version::Http11 {
+            if !old.is_empty() {
+                old.remove(key);
+            }
+            return;
+        }
+        if old.len() >= VERSIONS_MAX {
+            let now = clock::now();
+            old.retain(|_, until| *until > now);
+            if old.len() >= VERSIONS_MAX {
+                old.clear();
+            }
+        }
+        old.insert(Rc::clone(key), clock::now() + VERSION_REMEMBERED);
+    }
+
+    // --- CONNECT ---
+
+    async fn connect(&self, request: &Request) -> Response {
+        let refuse = |error| {
+            let mut response = self.error(error, None);
+            response.close = Some(CloseReason::ConnectRefused);
+            response
+        };
+        let authority = request.head.target.authority().and_then(|text| Authority::parse(text).ok());
+        let Some((host, port)) = authority.and_then(|authority| host_and_port(&authority, 0)) else {
+            return refuse(ProxyError::HttpRequestError);
+        };
+        if !self.plan.connect_ports.contains(&port) {
+            return refuse(ProxyError::HttpRequestDenied); // 9110-9.3.6-05, fault X14
+        }
+        match self.dial(&host, port).await {
+            Ok((inbound, _)) => {
+                let tunnel =
+                    Tunnel { inbound, early: Vec::new(), limits: self.plan.tunnels, held: Box::new(()) };
+                let mut response = Response::new(Status::OK);
+                response.content = Content::Switch(Box::new(tunnel));
+                response
+            }
+            Err(failure) => {
+                let mut response = self.failed(&failure);
+                response.close = Some(CloseReason::ConnectRefused);
+                response
+            }
+        }
+    }
+
+    fn failed(&self, failure: &Failure) -> Response {
+        tracing::debug!(%failure, "a server did not answer");
+        self.error(proxy_error(failure), Some(failure))
+    }
+
+    fn error(&self, error: ProxyError, failure: Option<&Failure>) -> Response {
+        let details = failure.filter(|_| self.plan.tell_details).map(Failure::to_string);
+        error_response(error, &self.rules.pseudonym, details.as_deref())
+    }
+}
+
+/// Host in canonical form, and port.
+fn host_and_port(authority: &Authority<'_>, default: u16) -> Option<(String, u16)> {
+    let host = String::from_utf8(authority.canonical_host()).ok()?;
+    let port = authority.port.unwrap_or(default);
+    (!host.is_empty() && port != 0).then_some((host, port))
+}
+
+/// The target in origin-form (9112-3.2.1-01), or `*` for an OPTIONS of a whole server (9112-3.2.4-02).
+fn onward_target(request: &Request) -> Vec<u8> {
+    let target = &request.head.target;
+    if request.head.method == Method::Options && target.has_empty_path() && target.query().is_none() {
+        return b"*".to_vec();
+    }
+    target.path_and_query().into_owned()
+}
