@@ -20,6 +20,10 @@ pub enum Command {
     Serve(Serve),
     /// Run a diagnostic origin server, to debug clients and proxies against.
     Echo(Echo),
+    /// Stand before one or more servers and pass requests on to them (a reverse proxy).
+    Proxy(Proxy),
+    /// Pass requests of this machine's programs on to the servers they name (a forward proxy).
+    Forward(Forward),
     /// Say everything that is wrong with a configuration file, without starting anything.
     Check(crate::command::check::Check),
     /// Write every key of the configuration with its default, or the JSON Schema.
@@ -68,6 +72,59 @@ pub struct Serve {
     after_help = "Paths:\n  /              greets; POST and PUT echo their content\n  /echo          the request as received, as text\n  /cookie        the cookie pairs\n  /status/NNN    that status\n  /delay/SECONDS answers late\n  /stream/N      N lines, chunked, with a trailer\n  /bytes/N       N octets\n  /early-hints   103 first, then 200"
 )]
 pub struct Echo {
+    #[command(flatten)]
+    pub listen: Listen,
+}
+
+/// `eleven proxy`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  eleven proxy http://127.0.0.1:3000                 one server\n  eleven proxy http://a:3000 http://b:3000            two, in turn\n  eleven proxy unix:/run/app.sock --listen :80        a server on a Unix socket"
+)]
+pub struct Proxy {
+    /// The servers: http://HOST[:PORT][/PATH], https://…, or unix:PATH.
+    #[arg(value_name = "URL", required = true)]
+    pub servers: Vec<String>,
+    /// Which Host the servers are asked for: keep (the client's), server (their own), or a name.
+    #[arg(long, value_name = "HOST", default_value = "keep")]
+    pub host: String,
+    /// Check the servers by asking for this path every few seconds.
+    #[arg(long, value_name = "PATH")]
+    pub health: Option<String>,
+    /// The name this gateway has in Via [default: one of its own].
+    #[arg(long, value_name = "NAME")]
+    pub via: Option<String>,
+    /// Trust only the certificates in this PEM file for https servers [default: the system's].
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// Trust any certificate. For experiments only.
+    #[arg(long)]
+    pub insecure: bool,
+    #[command(flatten)]
+    pub listen: Listen,
+}
+
+/// `eleven forward`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "By default only this machine's programs may use it, tunnels go to port 443 only, and private\nand loopback destinations are refused.\n\nExamples:\n  eleven forward                                      http_proxy=http://127.0.0.1:8080\n  eleven forward --listen :3128 --allow-client 10.0.0.0/8"
+)]
+pub struct Forward {
+    /// A network whose clients may use it. May be given several times.
+    #[arg(long, value_name = "NETWORK")]
+    pub allow_client: Vec<ipnet::IpNet>,
+    /// A file of users and password hashes (htpasswd): whoever is in it may use it.
+    #[arg(long, value_name = "FILE")]
+    pub users: Option<PathBuf>,
+    /// A private network that it may lead to. May be given several times.
+    #[arg(long, value_name = "NETWORK")]
+    pub allow_destination: Vec<ipnet::IpNet>,
+    /// A port that tunnels may lead to. May be given several times.
+    #[arg(long, value_name = "PORT", default_value = "443")]
+    pub connect_port: Vec<u16>,
+    /// The name this proxy has in Via [default: one of its own].
+    #[arg(long, value_name = "NAME")]
+    pub via: Option<String>,
     #[command(flatten)]
     pub listen: Listen,
 }

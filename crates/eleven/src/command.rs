@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod config;
+mod proxy;
 mod serve;
 
 use crate::cli::{Cli, Command};
@@ -31,6 +32,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Serve(options) => serve::serve(options),
         Command::Echo(options) => serve::echo(options),
+        Command::Proxy(options) => proxy::proxy(options),
+        Command::Forward(options) => proxy::forward(options),
         Command::Check(options) => Ok(options.run()),
         Command::Config(options) => Ok(options.run()),
     }

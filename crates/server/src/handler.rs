@@ -3,11 +3,14 @@
 
 use crate::echo::Echo;
 use crate::files::Files;
+use crate::proxy::Gateway;
+use crate::proxy::open::OpenProxy;
 use crate::request::Request;
 use crate::response::Response;
 use crate::worker::Worker;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 
 /// A handler's answer.
 pub enum Handled {
@@ -37,6 +40,10 @@ pub enum Handler {
     Echo(Echo),
     /// The origin server of a directory tree.
     Files(Files),
+    /// The gateway to other servers.
+    Gateway(Rc<Gateway>),
+    /// The forward proxy.
+    Forward(Rc<OpenProxy>),
 }
 
 impl Handler {
@@ -45,12 +52,14 @@ impl Handler {
         match self {
             Handler::Echo(echo) => echo.handle(request),
             Handler::Files(files) => files.handle(request, &worker.lend_to_files()),
+            Handler::Gateway(gateway) => gateway.handle(request),
+            Handler::Forward(proxy) => proxy.handle(request),
         }
     }
 
     /// Whether CONNECT may reach it.
     pub fn takes_connect(&self) -> bool {
-        false
+        matches!(self, Handler::Forward(_))
     }
 
     /// Its kind, for logs.
@@ -58,6 +67,8 @@ impl Handler {
         match self {
             Handler::Echo(_) => "echo",
             Handler::Files(_) => "files",
+            Handler::Gateway(_) => "proxy",
+            Handler::Forward(_) => "forward",
         }
     }
 }

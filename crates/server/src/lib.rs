@@ -7,6 +7,7 @@ pub mod echo;
 pub mod files;
 pub mod handler;
 pub mod plan;
+pub mod proxy;
 pub mod record;
 pub mod request;
 pub mod response;

@@ -12,7 +12,7 @@ pub mod upstream;
 
 use crate::before::client::TrustedProxies;
 use crate::handler::Handled;
-use crate::request::{Request, RequestContent};
+use crate::request::{Peer, Request, RequestContent};
 use crate::response::{Content, Response};
 use bytes::Bytes;
 use eleven_client::error::{Cause, Failure, Phase, RetrySafety};
@@ -108,7 +108,11 @@ impl GatewayPlan {
             trusted: TrustedProxies::default(),
             timeouts: Timeouts::default(),
             dial: dial::Options::default(),
-            pool: PoolLimits { connections_per_origin_max: 1024, idle_per_origin_max: 256, ..PoolLimits::default() },
+            pool: PoolLimits {
+                connections_per_origin_max: 1024,
+                idle_per_origin_max: 256,
+                ..PoolLimits::default()
+            },
             protocol: Arc::new(protocol),
             attempts_max: 3,
             retries_per_ten: 2,
@@ -199,7 +203,7 @@ impl Gateway {
             request.head.framing.has_body(),
             &mut request.head.fields,
             rules,
-            &hop(&request, &host),
+            &hop(&request.peer, &host),
         );
         let te_trailers = match onward {
             Ok(Onward::Forward { te_trailers, .. }) => te_trailers,
@@ -213,7 +217,7 @@ impl Gateway {
         let mut upload = upload(std::mem::take(&mut request.content));
         let mut tried: Vec<usize> = Vec::new();
         let mut attempts = 0;
-        let mut last: Option<Failure> = None;
+        let mut last: Option<Box<Failure>> = None;
         let mut fresh = false;
         loop {
             let Some(index) = self.group.pick(hash, &tried) else {
@@ -291,7 +295,7 @@ impl Gateway {
             Ok(connection) => connection,
             Err(failure) => {
                 let upload = Some(upload).filter(|upload| matches!(upload, Upload::Pipe(_)));
-                return Err((Failed { failure, upload }, false));
+                return Err((Failed { failure: failure.into(), upload }, false));
             }
         };
         let reused = connection.is_reused();
@@ -313,7 +317,11 @@ impl Gateway {
         }
         let open = || self.open(server, header.as_deref());
         let checkout = async {
-            if fresh { self.pool.checkout_fresh(&key, open).await } else { self.pool.checkout(&key, open).await }
+            if fresh {
+                self.pool.checkout_fresh(&key, open).await
+            } else {
+                self.pool.checkout(&key, open).await
+            }
         };
         let dial = &self.plan.dial;
         let longest_ms = self.plan.timeouts.queue_timeout_ms
@@ -322,7 +330,9 @@ impl Gateway {
             + dial.tls_timeout_ms;
         match tokio::time::timeout(Duration::from_millis(longest_ms), checkout).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::new(Phase::Prepare, Cause::Timeout(longest_ms)).retry(RetrySafety::NotSent)),
+            Err(_) => {
+                Err(Failure::new(Phase::Prepare, Cause::Timeout(longest_ms)).retry(RetrySafety::NotSent))
+            }
         }
     }
 
@@ -351,7 +361,7 @@ impl Gateway {
         if request.head.target.form() == Form::Asterisk {
             return Ok(Cow::Borrowed(b"*"));
         }
-        let canonical = request.is_rewritten() || has_dot_segment(request.head.target.path());
+        let canonical = request.rewritten_path().is_some() || has_dot_segment(request.head.target.path());
         if !canonical && server.plan.prefix.is_empty() {
             return Ok(request.head.target.path_and_query());
         }
@@ -418,8 +428,8 @@ fn authority(request: &Request) -> Vec<u8> {
     text.unwrap_or_default().to_vec()
 }
 
-fn hop<'a>(request: &Request, host: &'a [u8]) -> Hop<'a> {
-    Hop { address: request.peer.ip(), secure: request.peer.scheme == Scheme::Https, host }
+fn hop<'a>(peer: &Peer, host: &'a [u8]) -> Hop<'a> {
+    Hop { address: peer.ip(), secure: peer.scheme == Scheme::Https, host }
 }
 
 /// The Upgrade a client offers, before the fields of the hop are removed.
@@ -441,7 +451,9 @@ fn length(request: &Request) -> Length {
 fn upload(content: RequestContent) -> Upload {
     match content {
         RequestContent::Empty => Upload::None,
-        RequestContent::Whole(bytes, trailers) => Upload::Whole(bytes, trailers.map(|fields| Rc::new(*fields))),
+        RequestContent::Whole(bytes, trailers) => {
+            Upload::Whole(bytes, trailers.map(|fields| Rc::new(*fields)))
+        }
         RequestContent::Pipe(reader) => Upload::Pipe(reader),
     }
 }
@@ -463,9 +475,8 @@ fn has_dot_segment(path: &[u8]) -> bool {
     if memchr::memmem::find(path, b"/.").is_none() && memchr::memchr(b'%', path).is_none() {
         return false;
     }
-    path.split(|&b| b == b'/').any(|segment| {
-        segment.len() <= 6 && matches!(&target::percent_decode(segment)[..], b"." | b"..")
-    })
+    path.split(|&b| b == b'/')
+        .any(|segment| segment.len() <= 6 && matches!(&target::percent_decode(segment)[..], b"." | b".."))
 }
 
 fn cookie<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
@@ -509,7 +520,11 @@ fn proxy_header(version: proxy_protocol::Version, request: &Request) -> Vec<u8> 
 }
 
 /// Our response from a server's.
-fn response(answered: Answered, offered: Option<&[u8]>, limits: TunnelLimits) -> Result<Response, ProxyError> {
+fn response(
+    answered: Answered,
+    offered: Option<&[u8]>,
+    limits: TunnelLimits,
+) -> Result<Response, ProxyError> {
     let Answered { status, fields, content, .. } = answered;
     let content = match content {
         Incoming::Empty => Content::Empty,
@@ -584,6 +599,3 @@ fn error_response(error: ProxyError, name: &str, details: Option<&str>) -> Respo
     response.add(Known::ProxyStatus, proxy_status::value(name, error, None, details));
     response
 }
-
-#[cfg(test)]
-mod tests;

@@ -79,7 +79,7 @@ impl Upload {
 /// A failed attempt, with the content that comes through a pipe, if none of it was taken.
 pub struct Failed {
     /// What happened.
-    pub failure: Failure,
+    pub failure: Box<Failure>,
     /// The content, untouched.
     pub upload: Option<Upload>,
 }
@@ -157,7 +157,7 @@ impl Flow {
     ) -> Result<Flow, Failed> {
         let framing = match connection.send(request) {
             Ok(framing) => framing,
-            Err(failure) => return Err(Failed { failure, upload: Some(upload) }),
+            Err(failure) => return Err(Failed { failure: failure.into(), upload: Some(upload) }),
         };
         let now = clock::now();
         let continue_until = connection
@@ -194,7 +194,7 @@ impl Flow {
                         if method.is_idempotent() {
                             failure.retry = RetrySafety::Idempotent;
                         }
-                        Failed { failure, upload: None }
+                        Failed { failure: failure.into(), upload: None }
                     });
                 }
                 Ok(Found::Switched) => return self.switched(),
@@ -208,7 +208,7 @@ impl Flow {
 
     fn failed(self, failure: Failure) -> Failed {
         let upload = self.upload.filter(|upload| !self.touched && matches!(upload, Upload::Pipe(_)));
-        Failed { failure, upload }
+        Failed { failure: failure.into(), upload }
     }
 
     /// 9110-15.2-04. A 100 is not passed on as such: it lets us read the content, and reading it makes our own
@@ -338,7 +338,7 @@ impl Flow {
                 let content = Incoming::Switched(Box::new(connection), held);
                 Ok(Answered { version, status, fields, content })
             }
-            None => Err(Failed { failure: Failure::new(Phase::Head, Cause::Closed), upload: None }),
+            None => Err(Failed { failure: Failure::new(Phase::Head, Cause::Closed).into(), upload: None }),
         }
     }
 
@@ -502,7 +502,9 @@ impl Flow {
                     match reader.poll_next(cx) {
                         Poll::Pending => return Ok(Poll::Pending),
                         Poll::Ready(Next::Data(data)) => self.rest = data,
-                        Poll::Ready(Next::Complete(with)) => (trailers, open) = (with.map(|with| *with), false),
+                        Poll::Ready(Next::Complete(with)) => {
+                            (trailers, open) = (with.map(|with| *with), false)
+                        }
                         Poll::Ready(Next::Aborted(reason)) => {
                             // The server must not take what it got for the whole (invariant 9).
                             self.connection.abandon();
@@ -593,8 +595,13 @@ impl Patience {
 
 /// The length that a response to HEAD says GET would have.
 fn length_for_get(head: &ResponseHead, config: &eleven_messaging::Config) -> Option<u64> {
-    let framing =
-        eleven_messaging::framing::response(&Method::Get, head.version, head.status, &head.fields, &config.options);
+    let framing = eleven_messaging::framing::response(
+        &Method::Get,
+        head.version,
+        head.status,
+        &head.fields,
+        &config.options,
+    );
     match framing {
         Ok(Framing::Length(length)) => Some(length),
         _ => None,

@@ -32,7 +32,14 @@ pub struct HealthPlan {
 
 impl Default for HealthPlan {
     fn default() -> HealthPlan {
-        HealthPlan { interval_ms: 5_000, timeout_ms: 2_000, path: "/".into(), statuses: 200..=399, rise: 2, fall: 3 }
+        HealthPlan {
+            interval_ms: 5_000,
+            timeout_ms: 2_000,
+            path: "/".into(),
+            statuses: 200..=399,
+            rise: 2,
+            fall: 3,
+        }
     }
 }
 
@@ -103,13 +110,15 @@ async fn check(gateway: &Gateway, server: &Server, plan: &HealthPlan) -> bool {
     let Ok(mut connection) = gateway.open(server, header.as_deref()).await else { return false };
     let mut fields = Fields::new();
     let _ = fields.push(Known::UserAgent, "eleven-health-check");
-    let request =
-        Request { close: true, ..Request::new(&Method::Get, plan.path.as_bytes(), &server.authority, &fields) };
-    let Ok(mut exchange) = Exchange::begin(&mut connection, &request, Content::None, Deadlines::default()) else {
+    let request = Request {
+        close: true,
+        ..Request::new(&Method::Get, plan.path.as_bytes(), &server.authority, &fields)
+    };
+    let Ok(mut exchange) = Exchange::begin(&mut connection, &request, Content::None, Deadlines::default())
+    else {
         return false;
     };
-    exchange.head(|_| {}).await.is_ok()
-        && plan.statuses.contains(&exchange.connection().head().status.code())
+    exchange.head(|_| {}).await.is_ok() && plan.statuses.contains(&exchange.connection().head().status.code())
 }
 
 #[cfg(test)]

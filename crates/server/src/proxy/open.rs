@@ -5,7 +5,9 @@
 
 use super::flow::{Failed, Flow, Timeouts};
 use super::tunnel::{Tunnel, TunnelLimits};
-use super::{authority, error_response, final_recipient, hop, length, offered_upgrade, proxy_error, response, upload};
+use super::{
+    authority, error_response, final_recipient, hop, length, offered_upgrade, proxy_error, response, upload,
+};
 use crate::before::auth::{Authentication, Denied, Judgement, Outcome};
 use crate::handler::Handled;
 use crate::request::Request;
@@ -130,11 +132,17 @@ impl OpenProxy {
         let proxy = Rc::clone(self);
         let request = request.take();
         Handled::later(async move {
-            match proxy.admit(&request).await {
+            let version = request.head.version;
+            let mut response = match proxy.admit(&request).await {
                 Ok(()) if request.head.method == Method::Connect => proxy.connect(&request).await,
                 Ok(()) => proxy.forward(request).await,
                 Err(response) => *response,
+            };
+            if version < Version::Http11 && !matches!(response.content, Content::Switch(_)) {
+                // 9112-9.3-07: keep-alive of HTTP/1.0 does not pass a proxy.
+                response.close.get_or_insert(CloseReason::Handler);
             }
+            response
         })
     }
 
@@ -179,8 +187,7 @@ impl OpenProxy {
             // 9110-11.7.1-01, 9110-15.5.8-01
             Denied::Missing | Denied::Wrong | Denied::Stale => {
                 let status = Status::PROXY_AUTHENTICATION_REQUIRED;
-                let mut response =
-                    Response::text(status, "text/plain; charset=utf-8", format!("{status}\n"));
+                let mut response = Response::text(status, "text/plain; charset=utf-8", format!("{status}\n"));
                 let mut challenges = Fields::new();
                 authentication.challenge(why, now_s, &mut challenges);
                 for challenge in challenges.all(Known::WwwAuthenticate) {
@@ -219,7 +226,7 @@ impl OpenProxy {
             request.head.framing.has_body(),
             &mut request.head.fields,
             &self.rules,
-            &hop(&request, &host),
+            &hop(&request.peer, &host),
         );
         let te_trailers = match onward {
             Ok(Onward::Forward { te_trailers, .. }) => te_trailers,

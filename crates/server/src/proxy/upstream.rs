@@ -277,12 +277,7 @@ impl Server {
 
 impl Group {
     /// A group. `shared` holds one for each server, in order.
-    pub fn new(
-        plans: &[ServerPlan],
-        shared: &[Arc<Shared>],
-        balance: Balance,
-        ejection: Ejection,
-    ) -> Group {
+    pub fn new(plans: &[ServerPlan], shared: &[Arc<Shared>], balance: Balance, ejection: Ejection) -> Group {
         let servers: Vec<Server> = plans
             .iter()
             .enumerate()
@@ -423,7 +418,8 @@ impl Group {
         }
         let times = server.ejections.get();
         server.ejections.set(times.saturating_add(1));
-        let pause_ms = self.ejection.first_ms.saturating_mul(1 << times.min(20)).min(self.ejection.longest_ms);
+        let pause_ms =
+            self.ejection.first_ms.saturating_mul(1 << times.min(20)).min(self.ejection.longest_ms);
         server.ejected_until.set(Some(clock::deadline(clock::now(), pause_ms)));
         tracing::warn!(server = %server.plan, pause_ms, "a server is left alone after failures");
     }
@@ -460,7 +456,6 @@ impl Budget {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -544,10 +539,7 @@ mod tests {
 
     #[test]
     fn unhealthy_drained_and_backup_servers() {
-        let plans = [
-            ServerPlan::tcp("a", 80),
-            ServerPlan { backup: true, ..ServerPlan::tcp("b", 80) },
-        ];
+        let plans = [ServerPlan::tcp("a", 80), ServerPlan { backup: true, ..ServerPlan::tcp("b", 80) }];
         let shared: Vec<Arc<Shared>> = plans.iter().map(|_| Arc::default()).collect();
         let g = Group::new(&plans, &shared, Balance::RoundRobin, Ejection::default());
         assert_eq!(g.pick(None, &[]), Some(0));

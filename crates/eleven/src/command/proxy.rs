@@ -1,0 +1,116 @@
+//! `eleven proxy URL…` and `eleven forward`.
+
+use super::Failure;
+use super::serve::run;
+use crate::cli::{Forward, Proxy};
+use eleven_net::listener::ListenAddr;
+use eleven_net::tls_config::{ClientSettings, Trust};
+use eleven_semantics::forwarding::is_pseudonym;
+use eleven_semantics::uri::Uri;
+use eleven_server::handler::Handler;
+use eleven_server::proxy::health::HealthPlan;
+use eleven_server::proxy::open::{OpenPlan, OpenProxy};
+use eleven_server::proxy::upstream::{Place, ServerPlan};
+use eleven_server::proxy::{Gateway, GatewayPlan, HostPolicy, unique_pseudonym};
+use eleven_server::service::Service;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// `eleven proxy`.
+pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
+    let trust = match (&options.cacert, options.insecure) {
+        (_, true) => Trust::Anybody,
+        (Some(file), false) => Trust::Files(vec![file.clone()]),
+        (None, false) => Trust::Platform,
+    };
+    let settings = ClientSettings { trust, ..ClientSettings::default() };
+    let servers: Result<Vec<ServerPlan>, Failure> =
+        options.servers.iter().map(|url| server(url, &settings)).collect();
+    let mut plan = GatewayPlan::new(servers?, &pseudonym(options.via.as_deref())?);
+    plan.host = match options.host.as_str() {
+        "keep" => HostPolicy::Keep,
+        "server" => HostPolicy::Server,
+        other => HostPolicy::Fixed(other.into()),
+    };
+    if let Some(path) = &options.health {
+        plan.health = Some(HealthPlan { path: path.as_str().into(), ..HealthPlan::default() });
+    }
+    let names: Vec<String> = plan.servers.iter().map(ToString::to_string).collect();
+    let plan = Arc::new(plan);
+    let service = move || Service::single(Handler::Gateway(Gateway::start(Arc::clone(&plan))));
+    run(&options.listen, &format!("Gateway to {}", names.join(", ")), Arc::new(service))
+}
+
+/// A server by its URL: `http://…`, `https://…` or `unix:/path`.
+fn server(url: &str, settings: &ClientSettings) -> Result<ServerPlan, Failure> {
+    if let Some(path) = url.strip_prefix("unix:") {
+        return Ok(ServerPlan { place: Place::Unix(path.into()), ..ServerPlan::tcp("", 80) });
+    }
+    let (uri, userinfo) = Uri::parse(url.as_bytes()).map_err(|error| Failure(format!("{url}: {error}")))?;
+    if userinfo.is_some() {
+        return Err(Failure("a server's URL may hold no password".into()));
+    }
+    let mut plan = ServerPlan::tcp(uri.host(), uri.port());
+    if uri.is_secure() {
+        plan.tls = Some(settings.build()?);
+    }
+    if uri.query().is_some() {
+        return Err(Failure(format!("{url}: a server's URL may have a path, but no query")));
+    }
+    plan.prefix = uri.path().trim_end_matches('/').into();
+    Ok(plan)
+}
+
+fn pseudonym(given: Option<&str>) -> Result<String, Failure> {
+    match given {
+        None => Ok(unique_pseudonym()),
+        Some(name) if is_pseudonym(name) => Ok(name.to_owned()),
+        Some(name) => Err(Failure(format!("{name}: a name for Via has letters, digits, dots and hyphens"))),
+    }
+}
+
+/// `eleven forward`.
+pub fn forward(options: Forward) -> Result<ExitCode, Failure> {
+    let mut plan = OpenPlan::new(&pseudonym(options.via.as_deref())?);
+    plan.clients = options.allow_client;
+    plan.destinations = options.allow_destination;
+    plan.connect_ports = options.connect_port;
+    if let Some(file) = &options.users {
+        plan.authentication = users(file)?;
+    }
+    let closed = !plan.authentication.is_required() && plan.clients.is_empty();
+    for address in &options.listen.listen {
+        if let ListenAddr::Tcp { port, .. } = address {
+            plan.own_ports.push(*port);
+        }
+        // Fault X10: nobody opens a proxy by leaving something out.
+        if closed && !is_local(address) {
+            return Err(Failure(format!(
+                "{address}: others could use this proxy; say who may, with --allow-client NETWORK or --users FILE"
+            )));
+        }
+    }
+    let plan = Arc::new(plan);
+    let service = move || Service::single(Handler::Forward(OpenProxy::start(Arc::clone(&plan))));
+    run(&options.listen, "Forward proxy", Arc::new(service))
+}
+
+/// Whether only this machine's own programs can connect to an address.
+fn is_local(address: &ListenAddr) -> bool {
+    match address {
+        // Other names are not looked up for this: they may mean something else tomorrow.
+        ListenAddr::Tcp { host: Some(host), .. } => {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        ListenAddr::Tcp { host: None, .. } => false,
+        ListenAddr::Unix(_) => true,
+    }
+}
+
+fn users(file: &std::path::Path) -> Result<eleven_server::before::auth::Authentication, Failure> {
+    use eleven_server::before::auth::{Authentication, Basic, PasswordFile};
+    let key = eleven_net::random::bytes::<32>()?;
+    let basic = Basic::new("proxy", PasswordFile::default(), Some(file.to_owned()), key)
+        .map_err(|error| Failure(format!("{}: {error}", file.display())))?;
+    Ok(Authentication { basic: Some(basic), digest: None })
+}
