@@ -43,9 +43,6 @@ pub struct FilesOptions {
     pub types: MediaTypes,
     /// Limits on Range.
     pub ranges: RangeLimits,
-    /// The file, as a canonical path beneath the root, that is sent with 200 where there is nothing: for
-    /// applications that live in one page. What is hidden or forbidden stays so.
-    pub fallback: Option<Box<[u8]>>,
     /// Listings of directories without index file; `None` answers 404.
     pub listing: Option<ListingOptions>,
     /// PUT and DELETE; `None` answers 405 (fault P27).
@@ -174,16 +171,8 @@ impl Files {
     }
 
     fn get(&self, request: &mut Request, worker: &Worker<'_>) -> Handled {
-        self.look_up(request, worker).unwrap_or_else(|unavailable| {
-            if let (Unavailable::NotFound, Some(fallback)) = (&unavailable, &self.0.options.fallback) {
-                // Under its own name, so that a thousand names for nothing are kept once.
-                request.set_path(&[&self.0.mount, &**fallback].concat());
-                if let Ok(handled) = self.look_up(request, worker) {
-                    return handled;
-                }
-            }
-            unavailable_response(&request.head, &unavailable).into()
-        })
+        let handled = self.look_up(request, worker);
+        handled.unwrap_or_else(|unavailable| unavailable_response(&request.head, &unavailable).into())
     }
 
     /// From memory, or from the disk.

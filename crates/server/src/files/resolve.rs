@@ -12,9 +12,6 @@ use std::io;
 pub struct Lookups {
     /// Names of index files, in order.
     pub index: Box<[Box<[u8]>]>,
-    /// Extensions that a name may be asked for without: with `.html`, `/about` is `about.html` if there is no
-    /// `about`. In order.
-    pub extensions: Box<[Box<str>]>,
     /// Content codings for which a compressed sibling (`page.html.gz`) may exist, in the server's order.
     pub siblings: Box<[Coding]>,
     /// Languages for which a variant (`page.html.en`) may exist, in the server's order.
@@ -74,8 +71,7 @@ pub enum Found {
         /// At least one. Variants by language come before the file without one, and the file itself comes
         /// after its compressed siblings.
         offers: Vec<Offer>,
-        /// The canonical path asked for, that of the index file, or with its extension; without suffixes of
-        /// variants.
+        /// The canonical path asked for, or that of the index file; without suffixes of variants.
         path: Vec<u8>,
     },
     /// A directory, asked for by its slash, in which there is no index file.
@@ -166,18 +162,11 @@ const SIBLING_OLDER_SECONDS_MAX: i64 = 2;
 /// Says why nothing is shown.
 pub fn resolve(root: &Root, path: &[u8], lookups: &Lookups) -> Result<Found, Unavailable> {
     if !path.ends_with(b"/") {
-        match probe(root, path, lookups)? {
-            Probe::Files(offers) => return Ok(Found::Files { offers, path: path.to_vec() }),
-            Probe::Directory => return Ok(Found::RedirectToSlash),
-            Probe::Nothing => {}
-        }
-        for extension in &lookups.extensions {
-            let path = [path, extension.as_bytes()].concat();
-            if let Probe::Files(offers) = probe(root, &path, lookups)? {
-                return Ok(Found::Files { offers, path });
-            }
-        }
-        return Err(Unavailable::NotFound);
+        return match probe(root, path, lookups)? {
+            Probe::Files(offers) => Ok(Found::Files { offers, path: path.to_vec() }),
+            Probe::Directory => Ok(Found::RedirectToSlash),
+            Probe::Nothing => Err(Unavailable::NotFound),
+        };
     }
     for name in &lookups.index {
         let path = [path, name].concat();

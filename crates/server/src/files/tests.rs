@@ -537,49 +537,6 @@ fn rewritten_paths() {
     }
 }
 
-/// Names without their extension, and the page that stands in where there is nothing.
-#[test]
-fn extensions_and_fallback() {
-    let mut options = options();
-    options.lookups.extensions = [".html".into(), ".txt".into()].into();
-    options.fallback = Some(b"/index.html"[..].into());
-    let site = Site::mounted(tree(), "/app", options, Options::default());
-    for (target, status, shows) in [
-        ("/app/a", 200, "a"),
-        ("/app/a.txt", 200, "a"),
-        ("/app/dir/index", 200, "dir front"),
-        ("/app/dir", 301, ""),
-        ("/app/dir/", 200, "dir front"),
-        ("/app/some/route", 200, "front"),
-        ("/app/some/route/", 200, "front"),
-        ("/app/indexless/", 200, "front"),
-        ("/app/a%2fb", 200, "front"),
-        // What is hidden, forbidden or malformed is not covered up.
-        ("/app/.env", 404, ""),
-        ("/app/outside", 404, ""),
-        ("/app/fifo", 403, ""),
-        ("/app/../x", 404, ""),
-        ("/app/a%00", 400, ""),
-    ] {
-        for _ in 0..2 {
-            let answer = site.get(target, &[]);
-            assert_eq!((answer.status, &answer.content[..]), (status, shows.as_bytes()), "{target}");
-        }
-    }
-    assert_eq!(site.ask(Method::Post, "/app/some/route", &[]).status, 405);
-    let tag = site.get("/app/x", &[]).get("ETag").to_owned();
-    assert_eq!(site.get("/app/y", &[("If-None-Match", &tag)]).status, 304);
-    let entries = site.hot.borrow().len();
-    for n in 0..100 {
-        assert_eq!(site.get(&format!("/app/{n}"), &[]).content, b"front");
-    }
-    assert_eq!(site.hot.borrow().len(), entries, "nothing is kept once");
-    // A fallback that is not there leaves the 404.
-    std::fs::remove_file(site.scratch.0.join("root/index.html")).unwrap();
-    let site = Site { now_ms: site.now_ms + 1000, ..site };
-    assert_eq!(site.get("/app/x", &[]).status, 404);
-}
-
 /// Two trees in one worker do not see each other's memory.
 #[test]
 fn trees_are_told_apart() {
