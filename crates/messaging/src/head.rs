@@ -5,6 +5,7 @@ use crate::error::Malformed;
 use crate::field_section::{self, append, field_line, is_dropped};
 use crate::framing::{self, Framing};
 use crate::limits::Config;
+use crate::scan;
 use crate::start_line;
 use eleven_semantics::expect;
 use eleven_semantics::grammar;
@@ -106,10 +107,6 @@ impl Scan {
     /// Before the first octet.
     pub const FRESH: Scan = Scan { line_at: 0, searched: 0, section_at: 0, lines: 0, decisive: 0 };
 
-    fn at(line_at: usize) -> Scan {
-        Scan { line_at: line_at as u32, searched: line_at as u32, ..Scan::FRESH }
-    }
-
     #[inline]
     fn go_to(&mut self, line_at: usize) {
         self.line_at = line_at as u32;
@@ -149,55 +146,132 @@ impl Scan {
     }
 }
 
-/// Reads a request head from the start of `input`, in one pass.
+/// Reads a request head from the start of `input`, in one pass. Unless it is complete, `head` is unspecified.
 ///
 /// # Errors
 /// The first rule broken, in the order of the message: line by line, then framing, then Host.
 pub fn request_head(input: &[u8], config: &Config, head: &mut RequestHead) -> Result<Progress, Malformed> {
-    let mut scan = Scan::FRESH;
-    let Some((first, mut at)) = next_line(input, &scan, config, unfinished_request)? else {
-        scan.searched = input.len() as u32;
-        return Ok(Progress::Incomplete(scan));
-    };
-    let (method, version) =
-        start_line::request_line(first, &config.limits, &config.options, &mut head.target)?;
-    head.method = method;
-    head.version = version;
     head.fields.clear();
     head.framing = Framing::None;
     head.expectation = Expectation::None;
+    let mut scan = Scan::FRESH;
+    let Some(at) = request_line(input, config, head)? else {
+        scan.searched = input.len() as u32;
+        return Ok(Progress::Incomplete(scan));
+    };
+    let version = head.version;
     if version == Version::Http09 {
         return Ok(Progress::Complete(at));
     }
     scan.section_at = at as u32;
-    loop {
-        scan.go_to(at);
-        let Some((line, next)) = next_line(input, &scan, config, unfinished_request)? else {
-            scan.searched = input.len() as u32;
-            return Ok(Progress::Incomplete(scan));
-        };
-        if line.is_empty() {
-            at = next;
-            break;
+    scan.go_to(at);
+    let end = match section::<false>(input, &mut scan, config, &mut head.fields) {
+        Ok(Some(end)) => end,
+        stopped => {
+            head.fields.clear();
+            return stopped.map(|_| Progress::Incomplete(scan));
         }
-        check_section_bytes(&scan, next, config)?;
-        let field = field_line(line)?;
-        scan.lines += 1;
-        check_lines(&scan, config)?;
-        let known = Known::lookup(field.name);
-        scan.check_repeated(known)?;
-        if !is_dropped(field.name, known, config.options.keep_underscore_names) {
-            append(&mut head.fields, &input[at..next], field, known);
-        }
-        at = next;
-    }
+    };
     head.framing = framing::request(version, &head.fields, &config.options)?;
     check_host(version, &head.fields)?;
     if head.method == Method::Connect && head.framing.has_body() {
         return Err(Malformed::ConnectContent);
     }
     head.expectation = expectation(version, head);
-    Ok(Progress::Complete(at))
+    Ok(Progress::Complete(end))
+}
+
+/// Reads the request line; where it ends, or `None` if that has not come yet.
+#[inline]
+fn request_line(input: &[u8], config: &Config, head: &mut RequestHead) -> Result<Option<usize>, Malformed> {
+    if let Some(line) = scan::ordinary_request_line(input)
+        && line.target.len() <= config.limits.target_bytes_max
+    {
+        head.target.parse_into(&line.method, line.target).map_err(Malformed::Target)?;
+        head.method = line.method;
+        head.version = Version::Http11;
+        return Ok(Some(line.next));
+    }
+    let Some((line, next)) = next_line(input, &Scan::FRESH, config, unfinished_request)? else {
+        return Ok(None);
+    };
+    let limits = &config.limits;
+    let (method, version) = start_line::request_line(line, limits, &config.options, &mut head.target)?;
+    head.method = method;
+    head.version = version;
+    Ok(Some(next))
+}
+
+/// Reads the header section at which the scan stands; where the head ends, or `None` if that has not come yet.
+/// Unless it is complete, the fields are of no use, except to be cleared.
+#[inline]
+fn section<const RESPONSE: bool>(
+    input: &[u8],
+    scan: &mut Scan,
+    config: &Config,
+    fields: &mut Fields,
+) -> Result<Option<usize>, Malformed> {
+    let unfinished = if RESPONSE { unfinished_response } else { unfinished_request };
+    let mut at = scan.line_at as usize;
+    // Ordinary lines are only described, and copied all at once, as far as they stand side by side.
+    let mut run = at;
+    loop {
+        if let Some(line) = scan::ordinary_line(input, at) {
+            let next = line.value_end + 2;
+            if !(RESPONSE && is_fold(input, next)) {
+                check_section_bytes(scan, next, config)?;
+                scan.lines += 1;
+                check_lines(scan, config)?;
+                if !RESPONSE {
+                    scan.check_repeated(line.known)?;
+                }
+                fields.describe_line(at - run, line.colon - at, line.value_end - line.colon - 2, line.known);
+                at = next;
+                continue;
+            }
+        }
+        fields.append_run(&input[run..at]);
+        scan.go_to(at);
+        let Some((line, mut next)) = next_line(input, scan, config, unfinished)? else {
+            scan.searched = input.len() as u32;
+            return Ok(None);
+        };
+        if line.is_empty() {
+            return Ok(Some(next));
+        }
+        check_section_bytes(scan, next, config)?;
+        let field = field_line(line)?;
+        scan.lines += 1;
+        check_lines(scan, config)?;
+        let known = Known::lookup(field.name);
+        if !RESPONSE {
+            scan.check_repeated(known)?;
+            if !is_dropped(field.name, known, config.options.keep_underscore_names) {
+                append(fields, &input[at..next], field, known);
+            }
+        } else if config.options.unfold_responses && is_fold(input, next) {
+            let mut value = field.value.to_vec();
+            scan.go_to(next);
+            let Some(end) = unfold(input, scan, config, &mut value)? else {
+                // The line is read again with its continuations.
+                scan.lines -= 1;
+                scan.go_to(at);
+                return Ok(None);
+            };
+            fields.append_parsed(field.name, grammar::trim_ows(&value), known);
+            next = end;
+        } else {
+            append(fields, &input[at..next], field, known);
+        }
+        at = next;
+        run = next;
+    }
+}
+
+/// Whether a continuation line begins at `at`.
+#[inline]
+fn is_fold(input: &[u8], at: usize) -> bool {
+    matches!(input.get(at), Some(b' ' | b'\t'))
 }
 
 /// Goes on with a head that [`request_head`] left incomplete. Whether it may be complete now: if so, read it
@@ -236,7 +310,8 @@ pub fn scan_request_head(
     }
 }
 
-/// Reads a response head from the start of `input`, given the method it answers.
+/// Reads a response head from the start of `input`, given the method it answers. Unless it is complete, `head` is
+/// unspecified.
 ///
 /// # Errors
 /// The first rule broken.
@@ -246,8 +321,9 @@ pub fn response_head(
     method: &Method,
     head: &mut ResponseHead,
 ) -> Result<Progress, Malformed> {
+    head.fields.clear();
     let mut scan = Scan::FRESH;
-    let Some((first, mut at)) = next_line(input, &scan, config, unfinished_response)? else {
+    let Some((first, at)) = next_line(input, &scan, config, unfinished_response)? else {
         scan.searched = input.len() as u32;
         return Ok(Progress::Incomplete(scan));
     };
@@ -256,41 +332,17 @@ pub fn response_head(
     head.status = status;
     head.reason.clear();
     head.reason.extend_from_slice(reason);
-    head.fields.clear();
-    scan = Scan { section_at: at as u32, ..Scan::at(at) };
-    loop {
-        let Some((line, next)) = next_line(input, &scan, config, unfinished_response)? else {
-            scan.searched = input.len() as u32;
-            return Ok(Progress::Incomplete(scan));
-        };
-        if line.is_empty() {
-            at = next;
-            break;
+    scan.section_at = at as u32;
+    scan.go_to(at);
+    let end = match section::<true>(input, &mut scan, config, &mut head.fields) {
+        Ok(Some(end)) => end,
+        stopped => {
+            head.fields.clear();
+            return stopped.map(|_| Progress::Incomplete(scan));
         }
-        check_section_bytes(&scan, next, config)?;
-        let field = field_line(line)?;
-        scan.lines += 1;
-        check_lines(&scan, config)?;
-        let known = Known::lookup(field.name);
-        let folded = config.options.unfold_responses && matches!(input.get(next), Some(b' ' | b'\t'));
-        if !folded {
-            append(&mut head.fields, &input[at..next], field, known);
-            at = next;
-        } else {
-            let mut value = field.value.to_vec();
-            scan.go_to(next);
-            let Some(end) = unfold(input, &mut scan, config, &mut value)? else {
-                // The line is read again with its continuations.
-                scan.lines -= 1;
-                return Ok(Progress::Incomplete(Scan { line_at: at as u32, searched: at as u32, ..scan }));
-            };
-            head.fields.append_parsed(field.name, grammar::trim_ows(&value), known);
-            at = end;
-        }
-        scan.go_to(at);
-    }
+    };
     head.framing = framing::response(method, version, status, &head.fields, &config.options)?;
-    Ok(Progress::Complete(at))
+    Ok(Progress::Complete(end))
 }
 
 /// Goes on with a head that [`response_head`] left incomplete, as [`scan_request_head`] does.

@@ -15,6 +15,7 @@ pub mod gzip;
 pub mod head;
 pub mod limits;
 pub mod persistence;
+mod scan;
 pub mod server;
 pub mod start_line;
 

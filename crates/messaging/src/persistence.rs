@@ -130,8 +130,16 @@ pub fn wish(version: Version, fields: &Fields) -> Wish {
         let persist = version == Version::Http11;
         return Wish { persist, said_close: false, said_keep_alive: false };
     }
-    let said_close = fields.has_member(Known::Connection, "close");
-    let said_keep_alive = fields.has_member(Known::Connection, "keep-alive");
+    // Nearly every Connection field is one word.
+    let only = fields.only(Known::Connection).one();
+    let is = |option: &str| only.is_some_and(|value| value.eq_ignore_ascii_case(option.as_bytes()));
+    let (said_close, said_keep_alive) = match (is("close"), is("keep-alive")) {
+        (false, false) => (
+            fields.has_member(Known::Connection, "close"),
+            fields.has_member(Known::Connection, "keep-alive"),
+        ),
+        found => found,
+    };
     let persist =
         !said_close && (version == Version::Http11 || (version == Version::Http10 && said_keep_alive));
     Wish { persist, said_close, said_keep_alive }

@@ -376,6 +376,23 @@ impl Fields {
     }
 }
 
+/// For parsers that find many lines and then copy them at once.
+impl Fields {
+    /// Describes a line that reads `name: value CRLF` and begins `offset` octets into the next
+    /// [`Fields::append_run`]. Before that call the section is of no use, except to [`Fields::clear`].
+    #[inline]
+    pub fn describe_line(&mut self, offset: usize, name_len: usize, value_len: usize, known: Option<Known>) {
+        self.note((self.wire.len() + offset) as u32, name_len, value_len, known);
+    }
+
+    /// Adds the octets of the lines that were described, nothing between or after them.
+    #[inline]
+    pub fn append_run(&mut self, lines: &[u8]) {
+        self.wire.extend_from_slice(lines);
+        debug_assert!(self.lines.last().is_none_or(|line| line.end() == self.wire.len()));
+    }
+}
+
 impl std::fmt::Debug for Field<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Secrets never reach a log through a careless `{:?}` (fault L05).

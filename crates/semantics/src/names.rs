@@ -115,65 +115,137 @@ known_fields! {
 /// Longest known name, in octets.
 const LONGEST: usize = 32;
 
-/// For each length, where its names start in [`BY_LENGTH`]; built at compile time.
-const BY_LENGTH: [u8; NAMES.len()] = {
-    let mut sorted = [0u8; NAMES.len()];
-    let mut at = 0;
-    let mut length = 0;
-    while length <= LONGEST {
-        let mut i = 0;
-        while i < NAMES.len() {
-            if NAMES[i].len() == length {
-                sorted[at] = i as u8;
-                at += 1;
-            }
-            i += 1;
+/// Slots of the hash table of names; several times the number of names, so that nearly all stand alone.
+const SLOTS: usize = 512;
+
+/// A name in no slot, or the end of a chain.
+const NONE: u8 = u8::MAX;
+
+/// Bit 0x20, which tells the two cases of a letter apart, in each octet.
+const CASE: u64 = 0x2020_2020_2020_2020;
+
+/// The first and the last eight octets of a name, as little-endian words. They overlap in names of fewer than 16;
+/// in those of fewer than 8 both are the whole name, and zero above it.
+#[derive(Clone, Copy)]
+struct Ends {
+    first: u64,
+    last: u64,
+}
+
+impl Ends {
+    /// Of the name that the first `length` octets are. Eight octets are there.
+    #[inline]
+    const fn of(octets: &[u8], length: usize) -> Option<Ends> {
+        let Some(first) = octets.first_chunk::<8>() else { return None };
+        let first = u64::from_le_bytes(*first);
+        if length < 8 {
+            let short = first & !(u64::MAX << (length * 8));
+            return Some(Ends { first: short, last: short });
         }
-        length += 1;
+        let Some((name, _)) = octets.split_at_checked(length) else { return None };
+        let Some(last) = name.last_chunk::<8>() else { return None };
+        Some(Ends { first, last: u64::from_le_bytes(*last) })
     }
-    assert!(at == NAMES.len(), "a name is longer than LONGEST");
-    sorted
+
+    /// The slot of the name, whatever its case.
+    #[inline]
+    const fn slot(self, length: usize) -> usize {
+        let key =
+            (self.first | CASE).wrapping_add((self.last | CASE).rotate_left(29)).wrapping_add(length as u64);
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SLOTS
+    }
+}
+
+/// A name ready for comparison: in lower case, and which of its octets are letters.
+struct Pattern {
+    length: usize,
+    lower: [u8; LONGEST],
+    lower_ends: Ends,
+    letter_ends: Ends,
+    /// The next name of the same slot.
+    next: u8,
+}
+
+const fn pattern(name: &[u8], next: u8) -> Pattern {
+    assert!(name.len() <= LONGEST, "a name is longer than LONGEST");
+    let (mut lower, mut letters) = ([0; LONGEST], [0; LONGEST]);
+    let mut at = 0;
+    while at < name.len() {
+        lower[at] = name[at].to_ascii_lowercase();
+        letters[at] = if name[at].is_ascii_alphabetic() { 0x20 } else { 0 };
+        at += 1;
+    }
+    let (Some(lower_ends), Some(letter_ends)) =
+        (Ends::of(&lower, name.len()), Ends::of(&letters, name.len()))
+    else {
+        panic!("LONGEST is at least 8")
+    };
+    Pattern { length: name.len(), lower, lower_ends, letter_ends, next }
+}
+
+/// The first name of each slot, and what all names are compared with; built at compile time.
+struct Table {
+    first: [u8; SLOTS],
+    patterns: [Pattern; NAMES.len()],
+}
+
+static TABLE: Table = {
+    let mut first = [NONE; SLOTS];
+    let mut patterns = [const { pattern(b"", NONE) }; NAMES.len()];
+    let mut i = 0;
+    while i < NAMES.len() {
+        let found = pattern(NAMES[i].as_bytes(), NONE);
+        let slot = found.lower_ends.slot(found.length);
+        patterns[i] = Pattern { next: first[slot], ..found };
+        first[slot] = i as u8;
+        i += 1;
+    }
+    Table { first, patterns }
 };
 
-const STARTS: [u8; LONGEST + 2] = {
-    let mut starts = [0u8; LONGEST + 2];
-    let mut length = 0;
-    while length <= LONGEST {
-        let mut count = 0;
-        let mut i = 0;
-        while i < NAMES.len() {
-            if NAMES[i].len() == length {
-                count += 1;
-            }
-            i += 1;
-        }
-        starts[length + 1] = starts[length] + count;
-        length += 1;
+impl Pattern {
+    /// Whether a name is this one, in any case. With its bit 0x20 set an octet equals a lower-case letter exactly
+    /// if it is that letter in either case; other octets are compared as they are.
+    #[inline]
+    fn matches(&self, octets: &[u8], length: usize, ends: Ends) -> bool {
+        let (lower, letters) = (self.lower_ends, self.letter_ends);
+        self.length == length
+            && ends.first | letters.first == lower.first
+            && ends.last | letters.last == lower.last
+            && (length <= 16 || octets[8..length - 8].eq_ignore_ascii_case(&self.lower[8..length - 8]))
     }
-    starts
-};
+}
 
 impl Known {
     /// The known field of this name, in any case; `None` for an unknown one.
     #[inline]
     pub fn lookup(name: &[u8]) -> Option<Known> {
-        let length = name.len();
+        Known::lookup_start(name, name.len())
+    }
+
+    /// As [`Known::lookup`] for the name that the first `length` octets are. What follows them does not count, but
+    /// lets short names be compared as whole words.
+    #[inline]
+    pub fn lookup_start(octets: &[u8], length: usize) -> Option<Known> {
         if length == 0 || length > LONGEST {
             return None;
         }
-        let last = name[length - 1] | 0x20;
-        let first = name[0] | 0x20;
-        for &index in &BY_LENGTH[STARTS[length] as usize..STARTS[length + 1] as usize] {
-            let candidate = NAMES[index as usize].as_bytes();
-            // Two octets rule out nearly every wrong candidate before the whole name is compared.
-            if candidate[length - 1] | 0x20 == last
-                && candidate[0] | 0x20 == first
-                && candidate.eq_ignore_ascii_case(name)
-            {
-                return Some(ALL[index as usize]);
+        let Some(ends) = Ends::of(octets, length) else { return Known::lookup_short(octets, length) };
+        let mut index = TABLE.first[ends.slot(length)];
+        while let Some(pattern) = TABLE.patterns.get(usize::from(index)) {
+            if pattern.matches(octets, length, ends) {
+                return Some(ALL[usize::from(index)]);
             }
+            index = pattern.next;
         }
         None
+    }
+
+    /// Fewer than eight octets are there.
+    fn lookup_short(octets: &[u8], length: usize) -> Option<Known> {
+        let mut longer = [0; 8];
+        longer.get_mut(..length)?.copy_from_slice(octets.get(..length)?);
+        Known::lookup_start(&longer, length)
     }
 
     /// The name in its usual case.
@@ -257,6 +329,24 @@ mod tests {
         }
         for unknown in ["", "X", "Hosts", "Content_Length", "Transfer-Encodinh", "Aceept", "x-custom"] {
             assert_eq!(Known::lookup(unknown.as_bytes()), None, "{unknown}");
+        }
+    }
+
+    /// Every octet of a name counts, and only letters have two cases.
+    #[test]
+    fn nothing_else_is_taken_for_a_name() {
+        for &known in ALL {
+            let name = known.name().as_bytes();
+            for at in 0..name.len() {
+                for b in 0..=255u8 {
+                    let mut other = name.to_vec();
+                    other[at] = b;
+                    let expected = other.eq_ignore_ascii_case(name);
+                    assert_eq!(Known::lookup(&other) == Some(known), expected, "{other:?}");
+                }
+            }
+            assert_ne!(Known::lookup(&name[..name.len() - 1]), Some(known));
+            assert_ne!(Known::lookup(&[name, b"x"].concat()), Some(known));
         }
     }
 

@@ -176,8 +176,10 @@ impl RequestTarget {
 
     /// Checks the octets from `start` on, and finds where the path ends.
     fn split_path(&mut self, start: usize) -> Result<(), InvalidTarget> {
-        let mut i = start;
         let bytes = &self.raw[..];
+        let mut i = start;
+        let plain = |b: u8| CLASS[b as usize] & PATH != 0 && b != b'%';
+        i += bytes[i..].iter().position(|&b| !plain(b)).unwrap_or(bytes.len() - i);
         while i < bytes.len() {
             let b = bytes[i];
             if is_path_octet(b) {
@@ -332,7 +334,11 @@ impl<'a> Authority<'a> {
     /// # Errors
     /// Names the first thing wrong.
     pub fn parse(bytes: &'a [u8]) -> Result<Authority<'a>, InvalidAuthority> {
-        let (host, rest) = if bytes.first() == Some(&b'[') {
+        // Nearly every host consists of unreserved octets.
+        let plain = bytes.iter().position(|&b| CLASS[b as usize] & UNRESERVED == 0).unwrap_or(bytes.len());
+        let (host, rest) = if matches!(bytes[plain..], [] | [b':', ..]) {
+            bytes.split_at(plain)
+        } else if bytes.first() == Some(&b'[') {
             let close = memchr::memchr(b']', bytes).ok_or(InvalidAuthority::IpLiteral)?;
             let literal = std::str::from_utf8(&bytes[1..close]).map_err(|_| InvalidAuthority::IpLiteral)?;
             literal.parse::<std::net::Ipv6Addr>().map_err(|_| InvalidAuthority::IpLiteral)?;
