@@ -54,8 +54,15 @@ enum Turn {
     Close(CloseReason),
 }
 
-/// Serves a connection to its end.
-pub async fn serve(stream: Stream, peer: PeerAddr, local_port: u16, slot: Slot, worker: Rc<Worker>) {
+/// Serves a connection to its end. The future is a pointer: what it points to is all that a connection at rest
+/// holds, and is never copied.
+pub fn serve(
+    stream: Stream,
+    peer: PeerAddr,
+    local_port: u16,
+    slot: Slot,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()> {
     let address = match peer {
         PeerAddr::Ip(address) => Some(address),
         PeerAddr::Unix | PeerAddr::Memory => None,
@@ -63,7 +70,7 @@ pub async fn serve(stream: Stream, peer: PeerAddr, local_port: u16, slot: Slot, 
     let scheme = if stream.is_tls() { Scheme::Https } else { Scheme::Http };
     let settings = worker.settings();
     slot.begin(Phase::Idle, settings.timeouts.idle_timeout_ms);
-    let session = Session {
+    Box::new(Session {
         stream,
         machine: ServerConnection::new(settings.protocol.clone()),
         slot,
@@ -71,21 +78,21 @@ pub async fn serve(stream: Stream, peer: PeerAddr, local_port: u16, slot: Slot, 
         worker,
         peer: Rc::new(Peer { address, scheme, local_port }),
         carry: Vec::new(),
-    };
-    session.run().await;
+    })
+    .run()
 }
 
 impl Session {
-    async fn run(mut self) {
+    async fn run(mut self: Box<Session>) {
         let reason = loop {
+            // Boxed turns, so that a connection at rest does not hold the memory of a busy one.
             match poll_fn(|cx| self.poll_round(cx)).await {
                 Turn::Wait => {}
-                // Boxed, so that a connection at rest does not hold the memory of a busy one.
                 Turn::Long(start) => match Box::pin(long::run(&mut self, *start)).await {
                     long::Outcome::Keep => self.rest(),
                     long::Outcome::Close(reason) => break reason,
                     long::Outcome::Switch(switch, received) => {
-                        let Session { stream, slot, .. } = self;
+                        let Session { stream, slot, .. } = *self;
                         slot.begin(Phase::Tunnel, u64::MAX);
                         return switch.run(stream, received).await;
                     }
