@@ -56,12 +56,15 @@ pub struct Listen {
 /// `eleven serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  eleven serve                      this directory on http://127.0.0.1:8080/\n  eleven serve public --listen :80  for everyone, on port 80"
+    after_help = "Examples:\n  eleven serve                      this directory on http://127.0.0.1:8080/\n  eleven serve public --listen :80  for everyone, on port 80\n  eleven serve --config eleven.toml sites, routes and more (see `eleven config --print`)"
 )]
 pub struct Serve {
     /// The directory to serve.
     #[arg(default_value = ".", value_name = "DIR")]
     pub directory: PathBuf,
+    /// Serve what this configuration file says instead.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["directory", "listen", "workers", "http09", "max_connections", "max_connections_per_address"])]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub listen: Listen,
 }

@@ -3,11 +3,13 @@
 
 use crate::echo::Echo;
 use crate::files::Files;
+use crate::fixed::{Fixed, Redirect};
 use crate::proxy::Gateway;
 use crate::proxy::open::OpenProxy;
 use crate::request::Request;
 use crate::response::Response;
 use crate::worker::Worker;
+use eleven_semantics::Method;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -44,6 +46,10 @@ pub enum Handler {
     Gateway(Rc<Gateway>),
     /// The forward proxy.
     Forward(Rc<OpenProxy>),
+    /// A redirection.
+    Redirect(Redirect),
+    /// Always the same response.
+    Fixed(Fixed),
 }
 
 impl Handler {
@@ -54,12 +60,23 @@ impl Handler {
             Handler::Files(files) => files.handle(request, &worker.lend_to_files()),
             Handler::Gateway(gateway) => gateway.handle(request),
             Handler::Forward(proxy) => proxy.handle(request),
+            Handler::Redirect(redirect) => redirect.handle(request).into(),
+            Handler::Fixed(fixed) => fixed.handle(request).into(),
         }
     }
 
     /// Whether CONNECT may reach it.
     pub fn takes_connect(&self) -> bool {
         matches!(self, Handler::Forward(_))
+    }
+
+    /// Whether it answers a request of this method without taking it along.
+    pub fn answers_at_once(&self, method: &Method) -> bool {
+        match self {
+            Handler::Redirect(_) | Handler::Fixed(_) => true,
+            Handler::Files(_) => matches!(method, Method::Get | Method::Head),
+            Handler::Echo(_) | Handler::Gateway(_) | Handler::Forward(_) => false,
+        }
     }
 
     /// Its kind, for logs.
@@ -69,6 +86,8 @@ impl Handler {
             Handler::Files(_) => "files",
             Handler::Gateway(_) => "proxy",
             Handler::Forward(_) => "forward",
+            Handler::Redirect(_) => "redirect",
+            Handler::Fixed(_) => "fixed",
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod after;
 pub mod before;
 pub mod echo;
 pub mod files;
+pub mod fixed;
 pub mod handler;
 pub mod plan;
 pub mod proxy;
@@ -16,6 +17,7 @@ pub mod serve;
 pub mod service;
 mod session;
 pub mod site;
+pub mod steps;
 pub mod worker;
 
 pub use access_log::AccessLog;

@@ -13,11 +13,14 @@ use crate::before::client::TrustedProxies;
 use crate::before::cors::Cors;
 use crate::before::limit::Limiter;
 use crate::before::redirect::Template;
+use crate::files::FilesOptions;
 use crate::route::RouteMap;
 use crate::site::SiteMap;
+use crate::worker::Settings;
 use bytes::Bytes;
+use eleven_net::file::Options as RootOptions;
+use eleven_net::listener::ListenAddr;
 use eleven_semantics::Status;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,9 +28,15 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Plan {
     /// What to listen on.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenAddr>,
     /// Threads that serve; 0 for one for each processor.
     pub workers: usize,
+    /// Limits and deadlines of connections.
+    pub settings: Settings,
+    /// Connections in all; 0 for as many as the open files allow.
+    pub connections_max: usize,
+    /// Connections per client address; 0 for no limit.
+    pub connections_per_address_max: u32,
     /// Whose word about the client is believed.
     pub trusted_proxies: TrustedProxies,
     /// The access log, if there is one.
@@ -38,33 +47,6 @@ pub struct Plan {
     pub names: SiteMap<Arc<Site>>,
     /// Every site, as written.
     pub sites: Vec<Arc<Site>>,
-}
-
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Where.
-    pub address: ListenAddress,
-    /// Answer HTTP/0.9 requests too.
-    pub http09: bool,
-}
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// An address and a port.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ListenAddress::Tcp(address) => address.fmt(f),
-            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// Where the access log goes, and how its lines look.
@@ -100,6 +82,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Another path for the handler.
     pub rewrite: Option<Template>,
+    /// Paths for the handler to try in turn where it has nothing (404).
+    pub tries: Box<[Template]>,
     /// What answers.
     pub handler: HandlerPlan,
     /// What is done before and after.
@@ -107,7 +91,7 @@ pub struct Route {
 }
 
 /// What is done before and after a handler.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// Which addresses may come in.
     pub addresses: Addresses,
@@ -117,8 +101,8 @@ pub struct Policy {
     pub satisfy_any: bool,
     /// How often one client may ask.
     pub rate: Option<Arc<Limiter>>,
-    /// Size of request content; `None`: the server's limit.
-    pub content_bytes_max: Option<u64>,
+    /// Size of request content.
+    pub content_bytes_max: u64,
     /// Which origins' scripts may read.
     pub cors: Option<Arc<Cors>>,
     /// Values of Link to send ahead in a 103.
@@ -129,6 +113,23 @@ pub struct Policy {
     pub compress: Option<Arc<Compress>>,
     /// Own pages for errors.
     pub error_pages: Arc<ErrorPages>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            addresses: Addresses::default(),
+            authentication: Authentication::default(),
+            satisfy_any: false,
+            rate: None,
+            content_bytes_max: u64::MAX,
+            cors: None,
+            early_hints: Arc::default(),
+            fields: Arc::default(),
+            compress: None,
+            error_pages: Arc::default(),
+        }
+    }
 }
 
 /// What answers, described; workers make their handlers from it.
@@ -144,22 +145,36 @@ pub enum HandlerPlan {
     Echo,
 }
 
+impl HandlerPlan {
+    /// Its kind, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            HandlerPlan::Files(_) => "files",
+            HandlerPlan::Redirect(..) => "redirect",
+            HandlerPlan::Fixed(_) => "fixed",
+            HandlerPlan::Echo => "echo",
+        }
+    }
+
+    /// Whether what it says of an error is this server's own wording, which a site may replace by its own.
+    pub fn is_ours(&self) -> bool {
+        match self {
+            HandlerPlan::Files(_) | HandlerPlan::Redirect(..) => true,
+            HandlerPlan::Fixed(fixed) => fixed.content.is_empty(),
+            HandlerPlan::Echo => false,
+        }
+    }
+}
+
 /// Files of a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FilesPlan {
     /// The directory.
     pub root: PathBuf,
-    /// What stands for a directory.
-    pub index: Box<[Box<str>]>,
-    /// Serve names that start with a dot.
-    pub hidden: bool,
-}
-
-impl Default for FilesPlan {
-    /// `index.html` stands for a directory, hidden names stay hidden.
-    fn default() -> Self {
-        FilesPlan { root: PathBuf::new(), index: ["index.html".into()].into(), hidden: false }
-    }
+    /// What may be reached beneath it.
+    pub access: RootOptions,
+    /// How it is served.
+    pub options: FilesOptions,
 }
 
 /// A response that is always the same.

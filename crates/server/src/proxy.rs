@@ -539,7 +539,7 @@ fn response(
             Content::Switch(Box::new(Tunnel { inbound, early, limits, held: Box::new(held) }))
         }
     };
-    Ok(Response { status, fields: fields.into(), content, close: None })
+    Ok(Response { status, fields: fields.into(), content, close: None, notes: None })
 }
 
 /// 9110-7.8-05: the protocol chosen is one that was offered.

@@ -4,6 +4,7 @@
 
 use eleven_semantics::{Fields, Version};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// One exchange: a request and its final response.
 #[derive(Clone, Copy)]
@@ -86,5 +87,41 @@ impl Default for Record<'_> {
             upstream: "",
             request_id: b"",
         }
+    }
+}
+
+/// What the steps and the handler found out, carried by the response to the record.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    /// Name of the site that answered.
+    pub site: Option<Arc<str>>,
+    /// Kind of handler that answered; empty for the one of the whole server.
+    pub handler: &'static str,
+    /// The authenticated user.
+    pub user: Option<Box<[u8]>>,
+    /// The client, where it is another than the peer.
+    pub client: Option<IpAddr>,
+    /// Why the request was refused.
+    pub refused: Option<&'static str>,
+    /// Verdict of the cache; empty where none was asked.
+    pub cache: &'static str,
+    /// The server that a gateway asked.
+    pub upstream: Option<Arc<str>>,
+}
+
+impl Notes {
+    /// Adds them to a record.
+    pub fn add_to<'a>(&'a self, record: &mut Record<'a>) {
+        if let Some(site) = &self.site {
+            record.site = site;
+        }
+        if !self.handler.is_empty() {
+            record.handler = self.handler;
+        }
+        record.user = self.user.as_deref();
+        record.client = self.client.or(record.client);
+        record.refused = record.refused.or(self.refused);
+        record.cache = self.cache;
+        record.upstream = self.upstream.as_deref().unwrap_or_default();
     }
 }

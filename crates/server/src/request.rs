@@ -7,7 +7,7 @@ use eleven_messaging::RequestHead;
 use eleven_net::pipe::PipeReader;
 use eleven_semantics::Fields;
 use eleven_semantics::names::Known;
-use eleven_semantics::target::{self, Authority, Form, InvalidPath, Scheme};
+use eleven_semantics::target::{self, Authority, Form, InvalidPath, InvalidTarget, RequestTarget, Scheme};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -55,6 +55,14 @@ pub struct Request {
     pub content_length: Option<u64>,
     /// Who sent it.
     pub peer: Rc<Peer>,
+    /// The client: the peer, or whom trusted proxies say they speak for. `None` on Unix sockets.
+    pub client: Option<IpAddr>,
+    /// The authenticated user.
+    pub user: Option<Box<[u8]>>,
+    /// The record needs what is left after [`Request::take`].
+    pub(crate) is_logged: bool,
+    /// The target as received, if it was rewritten.
+    received_target: Option<Box<[u8]>>,
     interim: Option<InterimSender>,
     path: Vec<u8>,
     path_state: PathState,
@@ -75,7 +83,11 @@ impl Request {
             head: RequestHead::default(),
             content: RequestContent::Empty,
             content_length: Some(0),
+            client: peer.ip(),
             peer,
+            user: None,
+            is_logged: false,
+            received_target: None,
             interim: None,
             path: Vec::new(),
             path_state: PathState::Unknown,
@@ -87,6 +99,9 @@ impl Request {
         self.content = RequestContent::Empty;
         self.content_length = self.head.framing.content_length();
         self.interim = None;
+        self.client = self.peer.ip();
+        self.user = None;
+        self.received_target = None;
         self.path_state = PathState::Unknown;
     }
 
@@ -95,6 +110,10 @@ impl Request {
     pub fn take(&mut self) -> Request {
         let mut left = Request::new(self.peer.clone());
         left.interim = Some(self.interim());
+        if self.is_logged {
+            left.head = self.head.clone();
+            left.received_target = self.received_target.clone();
+        }
         std::mem::replace(self, left)
     }
 
@@ -128,6 +147,30 @@ impl Request {
         self.path.clear();
         self.path.extend_from_slice(path);
         self.path_state = PathState::Rewritten;
+    }
+
+    /// Replaces path and query of the target, as they stand in a request line. The authority stays, and what
+    /// was received stays for the record.
+    ///
+    /// # Errors
+    /// If no target may read so; then nothing is changed.
+    pub fn rewrite(&mut self, path_and_query: &[u8]) -> Result<(), InvalidTarget> {
+        let received = self.head.target.as_bytes().into();
+        let target = match (self.head.target.form(), self.head.target.authority()) {
+            (Form::Absolute(scheme), Some(authority)) => {
+                [scheme.as_str().as_bytes(), b"://", authority, path_and_query].concat()
+            }
+            _ => path_and_query.to_vec(),
+        };
+        self.head.target = RequestTarget::parse(&self.head.method, &target)?;
+        self.received_target.get_or_insert(received);
+        self.path_state = PathState::Unknown;
+        Ok(())
+    }
+
+    /// The target as received.
+    pub fn received_target(&self) -> &[u8] {
+        self.received_target.as_deref().unwrap_or_else(|| self.head.target.as_bytes())
     }
 
     /// Whether the path is no longer that of the target.

@@ -1,6 +1,7 @@
 //! A response as handlers make it. Framing, Connection and Date are added when it is written; only `session.rs`
 //! writes it.
 
+use crate::record::Notes;
 use bytes::Bytes;
 use eleven_messaging::CloseReason;
 use eleven_net::Stream;
@@ -27,6 +28,8 @@ pub struct Response {
     pub content: Content,
     /// The connection is to end after this response.
     pub close: Option<CloseReason>,
+    /// What the record is to say of it, if anything.
+    pub notes: Option<Box<Notes>>,
 }
 
 /// Fields made for this response, or shared with others (hot files, stored responses).
@@ -161,7 +164,7 @@ impl Response {
     /// A response without content. Statuses that allow content get an empty one.
     pub fn new(status: Status) -> Response {
         let content = if status.never_has_content() { Content::Empty } else { Content::Bytes(Bytes::new()) };
-        Response { status, fields: Fields::new().into(), content, close: None }
+        Response { status, fields: Fields::new().into(), content, close: None, notes: None }
     }
 
     /// A response with this text and media type.
@@ -170,6 +173,11 @@ impl Response {
         response.add(eleven_semantics::Known::ContentType, media_type);
         response.content = Content::Bytes(text.into());
         response
+    }
+
+    /// What the record is to say of it.
+    pub fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
     }
 
     /// Adds a field line. A value that no field may have is a fault of the handler; it is left out, so that

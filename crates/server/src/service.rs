@@ -5,27 +5,46 @@ use crate::after::error_page::{ErrorPages, Reading};
 use crate::handler::{Handled, Handler};
 use crate::request::Request;
 use crate::response::{Content, Response};
+use crate::steps::Steps;
 use crate::worker::Worker;
 use eleven_messaging::{CloseReason, Expectation, Malformed};
 use eleven_semantics::names::Known;
 use eleven_semantics::target::Form;
 use eleven_semantics::{Method, Status};
+use std::rc::Rc;
 
 /// What answers the requests of a listener.
 #[derive(Debug)]
-pub struct Service {
-    /// The handler of every request.
-    pub handler: Handler,
+pub enum Service {
+    /// One handler for everything.
+    Single(Handler),
+    /// Sites, routes and steps of a plan.
+    Planned(Rc<Steps>),
 }
 
 impl Service {
     /// A service with one handler for everything.
     pub fn single(handler: Handler) -> Service {
-        Service { handler }
+        Service::Single(handler)
+    }
+
+    /// The kind of its handler, for logs; empty if it has several.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Service::Single(handler) => handler.name(),
+            Service::Planned(_) => "",
+        }
+    }
+
+    fn takes_connect(&self) -> bool {
+        match self {
+            Service::Single(handler) => handler.takes_connect(),
+            Service::Planned(steps) => steps.takes_connect(),
+        }
     }
 
     /// Answers a request.
-    pub fn handle(&self, request: &mut Request, worker: &Worker) -> Handled {
+    pub fn handle(&self, request: &mut Request, worker: &Rc<Worker>) -> Handled {
         if request.head.expectation == Expectation::Unknown {
             // 9110-10.1.1-04: an expectation that nobody here can meet.
             return refusal(Status::EXPECTATION_FAILED, "The only expectation known here is 100-continue.")
@@ -37,14 +56,17 @@ impl Service {
             response.add(Known::Allow, "GET, HEAD, OPTIONS");
             return response.into();
         }
-        if request.head.method == Method::Connect && !self.handler.takes_connect() {
+        if request.head.method == Method::Connect && !self.takes_connect() {
             let mut response = refusal(Status::METHOD_NOT_ALLOWED, "This server is no proxy.");
             response.add(Known::Allow, "GET, HEAD, OPTIONS");
             return response.into();
         }
-        match self.handler.handle(request, worker) {
-            Handled::Ready(response) => Handled::Ready(worded(response, request)),
-            later => later,
+        match self {
+            Service::Single(handler) => match handler.handle(request, worker) {
+                Handled::Ready(response) => Handled::Ready(worded(response, request)),
+                later => later,
+            },
+            Service::Planned(steps) => steps.handle(request, worker),
         }
     }
 }

@@ -238,8 +238,9 @@ impl Session {
                 // Content of a request that was answered already: thrown away.
                 Received::Data(_) | Received::Decoded(_) | Received::End(_) => continue,
             }
-            request.renew();
             request.peer = self.peer.clone();
+            request.renew();
+            request.is_logged = self.worker.log().is_some();
             if self.machine.is_receiving_content() {
                 match self.gather(&input[at..], end_of_input, request) {
                     Ok(Gathered::Whole(taken)) => at += taken,
@@ -456,14 +457,14 @@ impl Session {
         let Some(log) = self.worker.log() else { return };
         let (seconds, nanos) = clock::wall();
         let head = &request.head;
-        log.record(&Record {
+        let mut record = Record {
             time_unix_ms: seconds * 1000 + i64::from(nanos / 1_000_000),
             client: self.peer.ip(),
             method: head.method.as_str().as_bytes(),
-            target: head.target.as_bytes(),
+            target: request.received_target(),
             version: head.version,
             host: head.fields.get(eleven_semantics::Known::Host).unwrap_or_default(),
-            handler: self.worker.service().handler.name(),
+            handler: self.worker.service().name(),
             request_fields: Some(&head.fields),
             response_fields: Some(response.fields.get()),
             status: response.status.code(),
@@ -481,7 +482,11 @@ impl Session {
                 Persistence::Close(reason) => Some(reason.name()),
             },
             ..Record::default()
-        });
+        };
+        if let Some(notes) = &response.notes {
+            notes.add_to(&mut record);
+        }
+        log.record(&record);
     }
 
     /// Logs the answer to octets that never became a request.

@@ -7,20 +7,67 @@ use eleven_net::file::{Options as RootOptions, Root};
 use eleven_server::access_log::{AccessLog, Format};
 use eleven_server::files::{Files, FilesOptions};
 use eleven_server::handler::Handler;
+use eleven_server::plan::AccessLogPlan;
 use eleven_server::serve::{Options, start};
 use eleven_server::service::Service;
+use eleven_server::steps::Prepared;
 use eleven_server::worker::Settings;
+use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// `eleven serve`.
 pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
+    if let Some(config) = &options.config {
+        return configured(config, options.listen.quiet);
+    }
     let directory = &options.directory;
     let root = Root::open_directory(directory, RootOptions::default())
         .map_err(|error| Failure(format!("cannot serve {}: {error}", directory.display())))?;
     let files = Files::new(root, b"", file_options());
     let service = move || Service::single(Handler::Files(files.clone()));
     run(&options.listen, &format!("Serving {}", directory.display()), Arc::new(service))
+}
+
+/// `eleven serve --config FILE`. A configuration with a mistake starts nothing.
+fn configured(file: &Path, quiet: bool) -> Result<ExitCode, Failure> {
+    let (text, loaded) = match super::check::open(file) {
+        Ok(opened) => opened,
+        Err(code) => return Ok(code),
+    };
+    if !loaded.report.is_empty() {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        eprint!("{}", loaded.report.render(&file.display().to_string(), &text, colour));
+    }
+    if loaded.report.has_errors() {
+        return Ok(ExitCode::from(1));
+    }
+    let prepared = Prepared::new(loaded.plan)?;
+    let plan = prepared.plan().clone();
+    let log = match plan.access_log.as_ref().filter(|_| !quiet) {
+        None => None,
+        Some(AccessLogPlan { path: None, format }) => Some(AccessLog::stdout(format.clone())?),
+        Some(AccessLogPlan { path: Some(path), format }) => {
+            Some(AccessLog::file(format.clone(), path).map_err(|error| {
+                Failure(format!("cannot open the access log {}: {error}", path.display()))
+            })?)
+        }
+    };
+    let running = start(Options {
+        listen: plan.listeners.clone(),
+        workers: if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers },
+        settings: plan.settings.clone(),
+        connections_max: plan.connections_max,
+        connections_per_address_max: plan.connections_per_address_max,
+        log: log.map(Arc::new),
+        service: Arc::new(move || prepared.service()),
+    })?;
+    for address in running.addresses() {
+        eprintln!("Serving {} on {address}", file.display());
+    }
+    signals::until_stopped(running)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The default plan for a directory.

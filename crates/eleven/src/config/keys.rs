@@ -63,12 +63,30 @@ pub static ROOT: Section = section(
             "The field that these proxies write. The other one is the client's own invention and is not looked at.",
         ),
         key(
+            "http09",
+            Kind::Bool,
+            Is("false"),
+            "Answer HTTP/0.9 requests too (a request line without version).",
+        ),
+        key(
+            "keep_underscore_names",
+            Kind::Bool,
+            Is("false"),
+            "Keep request fields whose name reads like one of framing, of the connection or of the forwarding chain once `_` is taken for `-`. They are dropped otherwise, because gateways mistake them.",
+        ),
+        key(
+            "transfer_gzip",
+            Kind::Bool,
+            Is("true"),
+            "Understand the gzip transfer coding, and send it to clients whose TE asks for it.",
+        ),
+        key(
             "stop_timeout",
             time(24 * HOUR),
             Is("\"30s\""),
             "How long running exchanges may take to finish when the server stops.",
         ),
-        key("server_field", ANY_TEXT, Is("\"eleven\""), "The Server field of responses. Empty: none."),
+        key("server_field", ANY_TEXT, Is("\"\""), "The Server field of responses. Empty: none."),
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
     ],
@@ -78,15 +96,12 @@ pub static ROOT: Section = section(
 pub static LISTENER: Section = section(
     "listener",
     "An address and port, or a Unix socket.",
-    &[
-        key(
-            "address",
-            Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"),
-            Required,
-            "Where to listen.",
-        ),
-        key("http09", Kind::Bool, Is("false"), "Answer HTTP/0.9 requests too."),
-    ],
+    &[key(
+        "address",
+        Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"),
+        Required,
+        "Where to listen.",
+    )],
 );
 
 /// `[limits]`
@@ -103,12 +118,31 @@ pub static LIMITS: Section = section(
             "Size of a header section. Beyond: 431.",
         ),
         key("field_lines_max", integer(1, 10_000), Is("100"), "Number of field lines. Beyond: 431."),
+        key(
+            "trailer_section_bytes_max",
+            bytes(0, 16 * MIB),
+            Is("\"8KiB\""),
+            "Size of a trailer section. Beyond: 431.",
+        ),
+        key("trailer_lines_max", integer(0, 10_000), Is("32"), "Number of trailer field lines. Beyond: 431."),
+        key(
+            "chunk_extension_bytes_max",
+            bytes(0, MIB),
+            Is("\"4KiB\""),
+            "All chunk extensions of a message together. Beyond: 400.",
+        ),
         key("pipelined_requests_max", integer(1, 10_000), Is("64"), "Requests read ahead on one connection."),
+        key(
+            "concurrent_requests_max",
+            integer(1, 1000),
+            Is("8"),
+            "Pipelined safe requests of one connection that are worked on at once.",
+        ),
         key(
             "content_bytes_max",
             bytes(0, TIB),
-            Is("\"64MiB\""),
-            "Size of request content, where a route does not say otherwise. Beyond: 413.",
+            Is("\"1GiB\""),
+            "Size of request content, where a site or a route does not say otherwise. Beyond: 413.",
         ),
         key(
             "head_timeout",
@@ -117,34 +151,49 @@ pub static LIMITS: Section = section(
             "From the first octet of a head to its last. Beyond: 408.",
         ),
         key(
+            "head_timeout_extended",
+            time(HOUR),
+            Is("\"30s\""),
+            "The same for a head that keeps coming at `head_rate_min`.",
+        ),
+        key(
+            "head_rate_min",
+            bytes(0, MIB),
+            Is("500"),
+            "Octets a second at which a head may take the longer time.",
+        ),
+        key(
             "idle_timeout",
             time(24 * HOUR),
             Is("\"60s\""),
             "How long a connection may lie idle between requests.",
         ),
-        key(
-            "content_timeout",
-            time(24 * HOUR),
-            Is("\"30s\""),
-            "How long content may not move, in either direction.",
-        ),
+        key("progress_window", time(24 * HOUR), Is("\"30s\""), "Over how long the rates below are averaged."),
         key(
             "content_rate_min",
             bytes(0, MIB),
-            Is("100"),
-            "Octets a second that content must make, measured over `content_timeout`. 0: any.",
+            Is("\"1KiB\""),
+            "Octets a second that request content must make. Below: 408.",
         ),
         key(
-            "requests_per_connection_max",
-            integer(0, u32::MAX as u64),
-            Is("0"),
-            "Requests after which a connection closes. 0: never.",
+            "send_rate_min",
+            bytes(0, MIB),
+            Is("\"1KiB\""),
+            "Octets a second that a reader must take while there is something to send. Below: the connection closes.",
         ),
+        key(
+            "linger_timeout",
+            time(HOUR),
+            Is("\"10s\""),
+            "A connection that closes is read from for so long, that its last response is not lost.",
+        ),
+        key("linger_idle_timeout", time(HOUR), Is("\"2s\""), "And no longer than this after the last octet."),
+        key("linger_bytes_max", bytes(0, 1 << 30), Is("\"64MiB\""), "Octets read away while it closes."),
         key(
             "connections_max",
-            integer(1, 10_000_000),
-            Is("16384"),
-            "Connections in all. Beyond: the slowest or longest idle one yields.",
+            integer(0, 10_000_000),
+            Is("0"),
+            "Connections in all. 0: as many as the limit of open files allows. Beyond: the slowest or longest idle one yields.",
         ),
         key(
             "connections_per_address_max",
@@ -337,14 +386,116 @@ pub static FILES: Section = section(
         key(
             "index",
             Kind::List(&Kind::Text("the name of a file")),
-            Is("[\"index.html\"]"),
+            Is("[\"index.html\", \"index.htm\"]"),
             "What stands for a directory; the first that exists.",
+        ),
+        key(
+            "try",
+            Kind::List(&TEMPLATE),
+            Is("[]"),
+            "Paths to try in turn where there is no file: `[\"{path}.html\"]` for pages without their extension, `[\"/index.html\"]` for a single-page application.",
         ),
         key(
             "hidden",
             Kind::Bool,
             Is("false"),
             "Serve names that start with a dot. `/.well-known` is always served.",
+        ),
+        key(
+            "symlinks",
+            Kind::Choice(&[
+                ("refuse", "they are as if they were not there"),
+                ("beneath", "followed, as long as they stay in the directory"),
+            ]),
+            Is("\"refuse\""),
+            "Symbolic links.",
+        ),
+        key(
+            "precompressed",
+            Kind::List(&Kind::Choice(&[
+                ("br", "`page.html.br`"),
+                ("zstd", "`page.html.zst`"),
+                ("gzip", "`page.html.gz`"),
+            ])),
+            Is("[]"),
+            "Compressed siblings to look for, the preferred one first. They are sent to clients that take them, each with its own ETag.",
+        ),
+        key(
+            "languages",
+            Kind::List(&Kind::Text("a language tag such as `\"en\"`")),
+            Is("[]"),
+            "Languages in which pages may exist (`page.html.en`), the preferred one first; chosen by Accept-Language.",
+        ),
+        key(
+            "strict_negotiation",
+            Kind::Bool,
+            Is("false"),
+            "Answer 406 where no variant is acceptable, instead of sending one all the same.",
+        ),
+        key(
+            "types",
+            Kind::Map(&MEDIA_TYPE),
+            Is("{}"),
+            "Media types by extension, before those that are built in: `{ \"md\" = \"text/markdown; charset=utf-8\" }`.",
+        ),
+        key("charset", ANY_TEXT, Is("\"utf-8\""), "Added to text types. Empty: none."),
+        key(
+            "default_type",
+            MEDIA_TYPE,
+            Is("\"application/octet-stream\""),
+            "The media type of unknown extensions.",
+        ),
+        key(
+            "ranges_max",
+            integer(1, 200),
+            Is("16"),
+            "Ranges in one request. With more, the whole file is sent.",
+        ),
+        key(
+            "listing",
+            Kind::Section(&LISTING),
+            Absent("404"),
+            "Lists directories that have no index file: as a page, or as JSON by Accept.",
+        ),
+        key(
+            "uploads",
+            Kind::Section(&UPLOADS),
+            Absent("405"),
+            "Takes PUT and DELETE. Give the route `access` too.",
+        ),
+    ],
+);
+
+/// `listing = {…}`
+pub static LISTING: Section = section(
+    "site.route.files.listing",
+    "A listing that can be sorted, works by keyboard, on a phone and in the dark, and loads nothing from elsewhere.",
+    &[key(
+        "entries_max",
+        integer(1, 1_000_000),
+        Is("10000"),
+        "Entries shown; a note says where there are more.",
+    )],
+);
+
+/// `uploads = {…}`
+pub static UPLOADS: Section = section(
+    "site.route.files.uploads",
+    "PUT replaces a file as a whole: new content is written beside it, synced, and renamed into place. If anything fails the old content stands. If-Match, If-None-Match, Content-Digest and Repr-Digest are honoured.",
+    &[
+        key("content_bytes_max", bytes(0, TIB), Is("\"1GiB\""), "Size of one upload. Beyond: 413."),
+        key(
+            "create_directories",
+            Kind::Bool,
+            Is("false"),
+            "Make directories that are missing on the way, instead of 409.",
+        ),
+        key("delete", Kind::Bool, Is("true"), "DELETE removes files."),
+        key(
+            "mode",
+            Kind::Text("permission bits in octal such as `\"644\"`"),
+            Is("\"644\""),
+            "Permissions of new files, less the umask. A replaced file keeps its own.",
         ),
     ],
 );

@@ -3,8 +3,11 @@
 
 use super::diagnose::{Diagnostic, Report, nearest};
 use super::raw::{Span, Table, Text};
+use eleven_net::file::{Options as RootOptions, Symlinks};
+use eleven_net::listener::ListenAddr;
 use eleven_semantics::grammar::{is_field_value, is_token, trim_ows};
 use eleven_semantics::media_type::MediaType;
+use eleven_semantics::negotiation::is_language_tag;
 use eleven_semantics::target::Authority;
 use eleven_semantics::{Method, Status};
 use eleven_server::access_log::{Format, Template as LogTemplate, WORDS};
@@ -17,18 +20,20 @@ use eleven_server::before::client::{ChainField, TrustedProxies};
 use eleven_server::before::cors::Cors;
 use eleven_server::before::limit::{Limiter, Rate};
 use eleven_server::before::redirect::Template;
-use eleven_server::plan::{
-    AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, ListenAddress, Listener, Plan, Policy, Route, Site,
-};
+use eleven_server::files::listing::ListingOptions;
+use eleven_server::files::upload::UploadOptions;
+use eleven_server::files::{self, FilesOptions};
+use eleven_server::plan::{AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, Plan, Policy, Route, Site};
 use eleven_server::route::{Match, PathMatch};
 use eleven_server::site::{HostPattern, SiteMap};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use eleven_server::worker::Settings;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Makes the plan, reporting everything that is wrong. With an error in the report the plan must not be used.
 pub fn build(root: &Table, directory: &Path, report: &mut Report) -> Plan {
-    let mut builder = Builder { report, directory, routes: 0 };
+    let mut builder = Builder { report, directory, routes: 0, content_bytes_max: 0 };
     builder.plan(root)
 }
 
@@ -37,6 +42,8 @@ struct Builder<'a> {
     directory: &'a Path,
     /// Routes made so far: the next one's index.
     routes: usize,
+    /// Size of request content where nothing else is said.
+    content_bytes_max: u64,
 }
 
 /// Longest file of passwords, error pages or templates that is read.
@@ -71,10 +78,21 @@ impl Builder<'_> {
         };
         let access_log = root.section("log").and_then(|log| self.access_log(log));
         let server_field = root.text("server_field").map_or("", |text| self.field_value(text)).into();
+        let mut settings = self.settings(root);
+        let limits = root.section("limits");
+        let limit = |name: &str| limits.map_or(0, |limits| limits.number(name));
+        self.content_bytes_max = limit("content_bytes_max");
         let (names, sites) = self.sites(root);
+        // The session cuts at the highest; what is lower is cut where the route is known.
+        let of_routes =
+            sites.iter().flat_map(|site| site.routes.iter()).map(|(_, route)| route.policy.content_bytes_max);
+        settings.limits.content_bytes_max = of_routes.max().unwrap_or(0).max(self.content_bytes_max);
         Plan {
             listeners,
             workers: root.number("workers") as usize,
+            settings,
+            connections_max: limit("connections_max") as usize,
+            connections_per_address_max: limit("connections_per_address_max") as u32,
             trusted_proxies,
             access_log,
             server_field,
@@ -83,33 +101,71 @@ impl Builder<'_> {
         }
     }
 
-    fn listeners(&mut self, root: &Table) -> Vec<Listener> {
-        let mut listeners: Vec<(Listener, Span)> = Vec::new();
+    fn listeners(&mut self, root: &Table) -> Vec<ListenAddr> {
+        let mut listeners: Vec<(ListenAddr, Span)> = Vec::new();
         for table in root.sections("listener") {
             let Some(text) = table.text("address") else { continue };
-            let addresses = match read_address(text.text, self.directory) {
-                Ok(addresses) => addresses,
+            let address = match read_address(text.text, self.directory) {
+                Ok(address) => address,
                 Err(reason) => {
                     self.error(text.span, format!("`{}` is no address to listen on: {reason}", text.text));
                     continue;
                 }
             };
-            for address in addresses {
-                if let Some((_, before)) = listeners.iter().find(|(listener, _)| listener.address == address)
-                {
+            match listeners.iter().find(|(other, _)| *other == address) {
+                Some((_, before)) => {
                     let before = before.clone();
                     self.error(text.span, format!("`{address}` is listened on twice"))
                         .related(before, "the first time");
-                    continue;
                 }
-                listeners.push((Listener { address, http09: table.flag("http09") }, text.span.clone()));
+                None => listeners.push((address, text.span.clone())),
             }
         }
-        if listeners.is_empty() && !root.is_written("listener") {
-            let address = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)));
-            return vec![Listener { address, http09: false }];
+        if listeners.is_empty() {
+            return vec![ListenAddr::Tcp { host: Some("127.0.0.1".into()), port: 8080 }];
         }
-        listeners.into_iter().map(|(listener, _)| listener).collect()
+        listeners.into_iter().map(|(address, _)| address).collect()
+    }
+
+    fn settings(&mut self, root: &Table) -> Settings {
+        let mut settings = Settings::default();
+        let mut protocol = (*settings.protocol).clone();
+        protocol.options.http09 = root.flag("http09");
+        protocol.options.keep_underscore_names = root.flag("keep_underscore_names");
+        protocol.options.transfer_gzip = root.flag("transfer_gzip");
+        let timeouts = &mut settings.timeouts;
+        timeouts.stop_timeout_ms = root.number("stop_timeout");
+        if let Some(limits) = root.section("limits") {
+            let size = |name: &str| limits.number(name) as usize;
+            let of_engine = &mut protocol.limits;
+            of_engine.method_bytes_max = size("method_bytes_max");
+            of_engine.target_bytes_max = size("target_bytes_max");
+            of_engine.field_section_bytes_max = size("field_section_bytes_max");
+            of_engine.field_lines_max = size("field_lines_max");
+            of_engine.trailer_section_bytes_max = size("trailer_section_bytes_max");
+            of_engine.trailer_lines_max = size("trailer_lines_max");
+            of_engine.chunk_extension_bytes_max = size("chunk_extension_bytes_max");
+            of_engine.pipelined_requests_max = size("pipelined_requests_max");
+            timeouts.head_timeout_ms = limits.number("head_timeout");
+            timeouts.head_timeout_extended_ms = limits.number("head_timeout_extended");
+            timeouts.head_rate_min = limits.number("head_rate_min");
+            timeouts.idle_timeout_ms = limits.number("idle_timeout");
+            timeouts.progress_window_ms = limits.number("progress_window");
+            timeouts.content_rate_min = limits.number("content_rate_min");
+            timeouts.send_rate_min = limits.number("send_rate_min");
+            timeouts.linger_timeout_ms = limits.number("linger_timeout");
+            timeouts.linger_idle_timeout_ms = limits.number("linger_idle_timeout");
+            timeouts.linger_bytes_max = limits.number("linger_bytes_max");
+            settings.limits.concurrent_requests_max = size("concurrent_requests_max");
+            if timeouts.head_timeout_extended_ms < timeouts.head_timeout_ms {
+                self.error(
+                    &limits.span_of("head_timeout_extended"),
+                    "`head_timeout_extended` is shorter than `head_timeout`",
+                );
+            }
+        }
+        settings.protocol = Arc::new(protocol);
+        settings
     }
 
     fn access_log(&mut self, log: &Table) -> Option<AccessLogPlan> {
@@ -253,6 +309,7 @@ impl Builder<'_> {
             index,
             strip_prefix: false,
             rewrite: None,
+            tries: Box::default(),
             handler,
             policy: Policy::default(),
         };
@@ -292,12 +349,17 @@ impl Builder<'_> {
                     .help("leave out `root`, or give the route a narrower `path`".into())
                     .related(before, "this route");
             }
-            let files = FilesPlan { root: self.root_directory(root), ..FilesPlan::default() };
+            let files = FilesPlan {
+                root: self.root_directory(root),
+                access: RootOptions::default(),
+                options: default_files(),
+            };
             let route = Route {
                 name: "/".into(),
                 index: self.next_route(),
                 strip_prefix: false,
                 rewrite: None,
+                tries: Box::default(),
                 handler: HandlerPlan::Files(files),
                 policy: policy.clone(),
             };
@@ -368,21 +430,31 @@ impl Builder<'_> {
     }
 
     fn route(&mut self, table: &Table, condition: &Match, site_policy: &Policy) -> Route {
-        let rewrite = table.text("rewrite").and_then(|text| self.template(text, "rewrite"));
-        if let (Some(_), Some(text)) = (&rewrite, table.text("rewrite"))
-            && !text.text.starts_with(['/', '{'])
-        {
-            self.error(text.span, "a rewrite stays on this server: it starts with `/`")
-                .help("to send the client elsewhere, use `redirect`".into());
-        }
+        let rewrite = table.text("rewrite").and_then(|text| self.local_template(text, "rewrite"));
+        let tries = table.section("files").map_or(Box::default(), |files| {
+            files.texts("try").filter_map(|text| self.local_template(text, "try")).collect()
+        });
         Route {
             name: condition.path.to_string().into(),
             index: self.next_route(),
             strip_prefix: table.flag("strip_prefix"),
             rewrite,
+            tries,
             handler: self.handler(table),
             policy: self.policy(table, Some(site_policy)),
         }
+    }
+
+    /// A template that leads to a path of this server.
+    fn local_template(&mut self, text: Text<'_>, key: &str) -> Option<Template> {
+        let template = self.template(text, key);
+        let local =
+            text.text.starts_with('/') || text.text.starts_with("{path}") || text.text.starts_with("{rest}");
+        if template.is_some() && !local {
+            self.error(text.span, format!("`{key}` stays on this server: it starts with `/`"))
+                .help("to send the client elsewhere, use `redirect`".into());
+        }
+        template
     }
 
     fn handler(&mut self, table: &Table) -> HandlerPlan {
@@ -418,18 +490,90 @@ impl Builder<'_> {
     }
 
     fn files(&mut self, table: &Table) -> FilesPlan {
-        let mut index = Vec::new();
+        let mut options = FilesOptions::default();
+        let mut index: Vec<Box<[u8]>> = Vec::new();
         for text in table.texts("index") {
             if text.text.is_empty() || text.text.contains('/') {
                 self.error(text.span, format!("`{}` is no name of a file in a directory", text.text));
             } else {
-                index.push(text.text.into());
+                index.push(text.text.as_bytes().into());
             }
         }
+        options.lookups.index = index.into();
+        options.lookups.siblings =
+            table.texts("precompressed").filter_map(|text| sibling(text.text)).collect();
+        let mut languages: Vec<Box<str>> = Vec::new();
+        for text in table.texts("languages") {
+            if is_language_tag(text.text.as_bytes()) && text.text != "*" {
+                languages.push(text.text.into());
+            } else {
+                self.error(text.span, format!("`{}` is no language tag", text.text))
+                    .help("such as `\"en\"`, `\"zh-CN\"`".into());
+            }
+        }
+        options.lookups.languages = languages.into();
+        for (extension, value) in table.map("types") {
+            let Some(media) = value.text().filter(|text| self.is_media_type(*text)) else { continue };
+            let extension = extension.text.strip_prefix('.').unwrap_or(extension.text);
+            options.types.set(extension, media.text);
+        }
+        let charset = table.text("charset").map_or("", |text| text.text);
+        if !charset.is_empty() && !is_token(charset.as_bytes()) {
+            self.error(&table.span_of("charset"), format!("`{charset}` is no name of a charset"));
+        }
+        options.types.set_charset((!charset.is_empty()).then_some(charset));
+        if let Some(media) = table.text("default_type").filter(|text| self.is_media_type(*text)) {
+            options.types.set_fallback(media.text);
+        }
+        options.ranges.ranges_max = table.number("ranges_max") as usize;
+        options.strict_negotiation = table.flag("strict_negotiation");
+        options.listing = table
+            .section("listing")
+            .map(|listing| ListingOptions { entries_max: listing.number("entries_max") as usize });
+        options.upload = table.section("uploads").map(|uploads| self.uploads(uploads));
         FilesPlan {
             root: table.text("root").map_or(PathBuf::new(), |text| self.root_directory(text)),
-            index: index.into(),
-            hidden: table.flag("hidden"),
+            access: RootOptions {
+                symlinks: match table.text("symlinks") {
+                    Some(Text { text: "beneath", .. }) => Symlinks::Beneath,
+                    _ => Symlinks::Refuse,
+                },
+                dot_names: table.flag("hidden"),
+            },
+            options,
+        }
+    }
+
+    fn is_media_type(&mut self, text: Text<'_>) -> bool {
+        let valid = MediaType::parse(text.text.as_bytes()).is_some();
+        if !valid {
+            self.error(text.span, format!("`{}` is no media type", text.text));
+        }
+        valid
+    }
+
+    fn uploads(&mut self, table: &Table) -> UploadOptions {
+        let mode = table.text("mode").map_or(0o644, |text| {
+            let digits = text.text.strip_prefix("0o").unwrap_or(text.text);
+            let octal = digits.bytes().all(|b| (b'0'..=b'7').contains(&b)) && (3..=4).contains(&digits.len());
+            let mode = u32::from_str_radix(digits, 8).unwrap_or(0);
+            if !octal || mode > 0o777 || mode & 0o600 != 0o600 {
+                self.error(
+                    text.span,
+                    format!("`{}` are no permissions of a file that can be served", text.text),
+                )
+                .help(
+                    "three octal digits; the owner must be able to read and write: `\"644\"`, `\"600\"`"
+                        .into(),
+                );
+            }
+            mode
+        });
+        UploadOptions {
+            content_bytes_max: table.number("content_bytes_max"),
+            create_directories: table.flag("create_directories"),
+            delete: table.flag("delete"),
+            mode,
         }
     }
 
@@ -492,9 +636,7 @@ impl Builder<'_> {
                 .help("use `redirect`".into());
         }
         let media_type = table.text("content_type").map_or("", |text| {
-            if MediaType::parse(text.text.as_bytes()).is_none() {
-                self.error(text.span, format!("`{}` is no media type", text.text));
-            }
+            self.is_media_type(text);
             text.text
         });
         FixedPlan {
@@ -507,7 +649,9 @@ impl Builder<'_> {
 
     /// What a route (or a site) says; for what it does not say, what its site says.
     fn policy(&mut self, table: &Table, site: Option<&Policy>) -> Policy {
-        let mut policy = site.cloned().unwrap_or_default();
+        let mut policy = site
+            .cloned()
+            .unwrap_or_else(|| Policy { content_bytes_max: self.content_bytes_max, ..Policy::default() });
         if let Some(access) = table.section("access") {
             policy.addresses =
                 Addresses { allow: self.networks(access, "allow"), deny: self.networks(access, "deny") };
@@ -536,7 +680,7 @@ impl Builder<'_> {
             policy.cors = self.cors(cors).map(Arc::new);
         }
         if let Some(bytes) = table.optional_number("content_bytes_max") {
-            policy.content_bytes_max = Some(bytes);
+            policy.content_bytes_max = bytes;
         }
         if table.is_written("early_hints") {
             policy.early_hints = table.texts("early_hints").map(|text| self.link(text).into()).collect();
@@ -901,42 +1045,37 @@ fn directories(parent: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Addresses to listen on. Names other than `localhost` are refused: reading a configuration asks nobody.
+/// The files of a site that says nothing but its `root`.
+fn default_files() -> FilesOptions {
+    let mut options = FilesOptions::default();
+    options.lookups.index = [&b"index.html"[..], b"index.htm"].map(Into::into).into();
+    options
+}
+
+fn sibling(name: &str) -> Option<files::resolve::Coding> {
+    files::resolve::Coding::ALL.into_iter().find(|coding| coding.name() == name)
+}
+
+/// An address to listen on. Names other than `localhost` are refused: reading a configuration asks nobody.
 ///
 /// # Errors
 /// In words.
-pub fn read_address(text: &str, directory: &Path) -> Result<Vec<ListenAddress>, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err("the path of the socket is missing".into());
-        }
-        let path = directory.join(path);
-        // sockaddr_un has room for 107 octets and a NUL.
-        if path.as_os_str().len() > 107 {
-            return Err("the path of a Unix socket has at most 107 octets".into());
-        }
-        return Ok(vec![ListenAddress::Unix(path)]);
-    }
-    let (host, port) = text.rsplit_once(':').ok_or("the port is missing, as in `127.0.0.1:8080`")?;
-    let port = eleven_semantics::grammar::decimal(port.as_bytes())
-        .and_then(|port| u16::try_from(port).ok())
-        .ok_or_else(|| format!("`{port}` is no port (0 to 65535)"))?;
-    let tcp = |address: IpAddr| ListenAddress::Tcp(SocketAddr::new(address, port));
-    match host {
-        "" | "*" => Ok(vec![tcp(Ipv6Addr::UNSPECIFIED.into())]),
-        "localhost" => Ok(vec![tcp([127, 0, 0, 1].into()), tcp(Ipv6Addr::LOCALHOST.into())]),
-        host => {
-            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-            let address = bare.parse::<IpAddr>().map_err(|_| {
-                format!(
-                    "`{host}` is no IP address (names are not looked up; an IPv6 address stands in brackets)"
-                )
-            })?;
-            if address.is_ipv6() && bare == host {
-                return Err(format!("an IPv6 address stands in brackets: `[{address}]:{port}`"));
+pub fn read_address(text: &str, directory: &Path) -> Result<ListenAddr, String> {
+    match text.parse::<ListenAddr>()? {
+        ListenAddr::Unix(path) => {
+            let path = directory.join(path);
+            // sockaddr_un has room for 107 octets and a NUL.
+            if path.as_os_str().len() > 107 {
+                return Err("the path of a Unix socket has at most 107 octets".into());
             }
-            Ok(vec![tcp(address)])
+            Ok(ListenAddr::Unix(path))
         }
+        ListenAddr::Tcp { host: Some(host), .. }
+            if host != "localhost" && host.parse::<IpAddr>().is_err() =>
+        {
+            Err(format!("`{host}` is no IP address, and names are not looked up"))
+        }
+        address => Ok(address),
     }
 }
 

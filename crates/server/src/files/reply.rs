@@ -404,7 +404,7 @@ pub fn respond(
                 Body::Empty if !status.never_has_content() => Content::Bytes(Bytes::new()),
                 body => source.content(body, representation.length),
             };
-            Response { status, fields, content, close: None }
+            Response { status, fields, content, close: None, notes: None }
         }
         Err(why) => {
             tracing::error!(%why, "the fields of a file's response are invalid");

@@ -4,7 +4,7 @@
 
 use super::{Session, write_head};
 use crate::handler::Handled;
-use crate::record::Record;
+use crate::record::{Notes, Record};
 use crate::request::{Request, RequestContent};
 use crate::response::{Content as ResponseContent, FileRange, InterimSender, Part, Response, Switch};
 use crate::service;
@@ -124,7 +124,7 @@ impl Meta {
     pub(super) fn of(request: &Request) -> Meta {
         Meta {
             method: request.head.method.clone(),
-            target: request.head.target.as_bytes().to_vec(),
+            target: request.received_target().to_vec(),
             version: request.head.version,
             fields: request.head.fields.clone(),
             started: clock::now(),
@@ -146,6 +146,7 @@ struct InFlight {
     state: State,
     interim: Option<InterimSender>,
     meta: Option<Meta>,
+    notes: Option<Box<Notes>>,
     safe: bool,
 }
 
@@ -319,7 +320,7 @@ impl Long<'_> {
             Handled::Ready(response) => State::Ready(Box::new(response)),
             Handled::Later(future) => State::Running(future),
         };
-        self.queue.push_back(InFlight { state, interim, meta, safe });
+        self.queue.push_back(InFlight { state, interim, meta, notes: None, safe });
     }
 
     fn handle(&mut self, mut request: Request) {
@@ -417,7 +418,8 @@ impl Long<'_> {
         };
         let placeholder = State::Ready(Box::new(Response::new(Status::OK)));
         let State::Ready(response) = std::mem::replace(&mut front.state, placeholder) else { return false };
-        let response = *response;
+        let mut response = *response;
+        front.notes = response.notes.take();
         if let ResponseContent::Switch(_) = response.content {
             return self.begin_switch(response);
         }
@@ -732,7 +734,13 @@ impl Long<'_> {
                     self.handle(request);
                 } else {
                     let state = State::Waiting(Box::new(request));
-                    self.queue.push_back(InFlight { state, interim: None, meta: None, safe: false });
+                    self.queue.push_back(InFlight {
+                        state,
+                        interim: None,
+                        meta: None,
+                        notes: None,
+                        safe: false,
+                    });
                 }
                 Consumed::Some
             }
@@ -747,7 +755,7 @@ impl Long<'_> {
             Err(why) => {
                 // Answered after those before it; the machine says when it is its turn.
                 let state = State::Ready(Box::new(service::malformed(why)));
-                self.queue.push_back(InFlight { state, interim: None, meta: None, safe: false });
+                self.queue.push_back(InFlight { state, interim: None, meta: None, notes: None, safe: false });
                 Consumed::Some
             }
         }
@@ -924,14 +932,15 @@ impl Long<'_> {
         persistence: Persistence,
     ) {
         let Some(log) = self.session.worker.log() else { return };
-        let meta = self.queue.front_mut().and_then(|front| front.meta.take());
+        let front = self.queue.front_mut();
+        let (meta, notes) = front.map_or((None, None), |front| (front.meta.take(), front.notes.take()));
         let (seconds, nanos) = clock::wall();
         let now_ms = seconds * 1000 + i64::from(nanos / 1_000_000);
         let duration_us = meta.as_ref().map_or(0, |m| m.started.elapsed().as_micros() as u64);
         let mut record = Record {
             time_unix_ms: now_ms - (duration_us / 1000) as i64,
             client: self.session.peer.ip(),
-            handler: self.session.worker.service().handler.name(),
+            handler: self.session.worker.service().name(),
             response_fields: Some(fields.get()),
             status: status.code(),
             content_bytes,
@@ -957,6 +966,9 @@ impl Long<'_> {
             record.version = meta.version;
             record.host = meta.fields.get(Known::Host).unwrap_or_default();
             record.request_fields = Some(&meta.fields);
+        }
+        if let Some(notes) = &notes {
+            notes.add_to(&mut record);
         }
         log.record(&record);
     }

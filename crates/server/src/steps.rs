@@ -1,0 +1,692 @@
+//! The way of a request through a plan: site, route, the steps before the handler, the handler, the steps after it. The
+//! order is a question of security (passwords before content, the client's address before its rate), so it stands here
+//! on one screen: [`Steps::before`] and [`Steps::after`]. What a step does is in its own file.
+
+use crate::after::compress::{Asked, Compress};
+use crate::after::error_page::Reading;
+use crate::before::access::AddressVerdict;
+use crate::before::auth::{Denied, Job, Judgement, Outcome};
+use crate::before::cors::Cors;
+use crate::before::redirect::{Place, Template};
+use crate::files::Files;
+use crate::fixed::{Fixed, Redirect};
+use crate::handler::{Handled, Handler};
+use crate::plan::{HandlerPlan, Plan, Policy, Route, Site};
+use crate::request::{ContentReader, Request, RequestContent};
+use crate::response::{Content, Response};
+use crate::route::{Match, Routed};
+use crate::service::Service;
+use crate::worker::Worker;
+use eleven_net::clock;
+use eleven_net::file::Root;
+use eleven_net::pipe::{Next, Reason, pipe};
+use eleven_semantics::target::InvalidPath;
+use eleven_semantics::{Fields, Known, Method, Status, Version};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+/// Content on its way from the connection through a limit to its handler.
+const LIMITED_PIPE_BYTES: usize = 16 * 1024;
+
+/// A plan with what it needs of the system: directories opened. Made once, before anything starts.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: Arc<Plan>,
+    /// The trees of file routes, by route.
+    files: Vec<Option<Files>>,
+}
+
+/// Why a plan cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A directory cannot be opened (fault P22).
+    #[error("the directory {0} cannot be opened: {1}")]
+    Root(PathBuf, std::io::Error),
+}
+
+/// What is known of a route besides its plan.
+fn mount(condition: &Match, route: &Route) -> Vec<u8> {
+    match (&condition.path, route.strip_prefix) {
+        (crate::route::PathMatch::Prefix(prefix), true) => prefix.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+impl Prepared {
+    /// Opens what the plan names.
+    ///
+    /// # Errors
+    /// At the first thing that cannot be opened.
+    pub fn new(plan: Plan) -> Result<Prepared, PrepareError> {
+        let mut files = Vec::new();
+        for (condition, route) in plan.sites.iter().flat_map(|site| site.routes.iter()) {
+            if files.len() <= route.index {
+                files.resize_with(route.index + 1, || None);
+            }
+            if let HandlerPlan::Files(tree) = &route.handler {
+                let root = Root::open_directory(&tree.root, tree.access)
+                    .map_err(|error| PrepareError::Root(tree.root.clone(), error))?;
+                files[route.index] = Some(Files::new(root, &mount(condition, route), tree.options.clone()));
+            }
+        }
+        Ok(Prepared { plan: Arc::new(plan), files })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The service of one worker; to be called on the worker's thread.
+    pub fn service(&self) -> Service {
+        let mut handlers = Vec::new();
+        for site in &self.plan.sites {
+            for (condition, route) in site.routes.iter() {
+                if handlers.len() <= route.index {
+                    handlers.resize_with(route.index + 1, || None);
+                }
+                handlers[route.index] = self.handler(site, condition, route);
+            }
+        }
+        Service::Planned(Rc::new(Steps { plan: self.plan.clone(), handlers }))
+    }
+
+    fn handler(&self, site: &Site, condition: &Match, route: &Route) -> Option<Handler> {
+        Some(match &route.handler {
+            HandlerPlan::Files(_) => Handler::Files(self.files[route.index].clone()?),
+            HandlerPlan::Redirect(status, to) => Handler::Redirect(Redirect {
+                status: *status,
+                to: to.clone(),
+                prefix_len: condition.path.prefix_len(),
+                host: site.host.clone(),
+            }),
+            HandlerPlan::Fixed(fixed) => Handler::Fixed(Fixed(fixed.clone())),
+            HandlerPlan::Echo => Handler::Echo(crate::echo::Echo),
+        })
+    }
+}
+
+/// A worker's way through a plan.
+#[derive(Debug)]
+pub struct Steps {
+    plan: Arc<Plan>,
+    /// By the index of their route.
+    handlers: Vec<Option<Handler>>,
+}
+
+/// Where a request goes.
+enum Goal<'p> {
+    Route(&'p Arc<Site>, &'p Match, &'p Arc<Route>),
+    /// A site, but none of its routes.
+    Nowhere(&'p Arc<Site>, Nowhere),
+    /// No site.
+    Misdirected,
+}
+
+/// A template did not lead to a path.
+struct BadPath;
+
+enum Nowhere {
+    NotFound,
+    BadPath,
+    MethodNotAllowed(Vec<Method>),
+}
+
+/// What the steps after the handler must know of the request, which the handler may have taken.
+#[derive(Default)]
+struct Trip {
+    site: Option<Arc<Site>>,
+    route: Option<Arc<Route>>,
+    user: Option<Box<[u8]>>,
+    client: Option<IpAddr>,
+    refused: Option<&'static str>,
+    reading: Option<Reading>,
+    scheme_is_secure: bool,
+    /// The request's Origin, where the route has a policy for origins.
+    origin: Option<Fields>,
+    compress: Option<(Arc<Compress>, Asked)>,
+    /// The media type that the path suggests, for a 304 that states none.
+    media_type: Option<&'static str>,
+}
+
+/// Why a request does not go on to its handler now.
+enum Stop {
+    Answer(Response),
+    /// A password must be hashed first.
+    Hash(Job),
+}
+
+impl Trip {
+    fn policy(&self) -> Option<&Policy> {
+        match (&self.route, &self.site) {
+            (Some(route), _) => Some(&route.policy),
+            (None, Some(site)) => Some(&site.policy),
+            (None, None) => None,
+        }
+    }
+
+    /// An answer that words itself later, and the reason for the record.
+    fn refuse(&mut self, status: Status, why: &'static str) -> Response {
+        self.refused = Some(why);
+        Response::new(status)
+    }
+}
+
+impl Steps {
+    /// Whether CONNECT may reach a handler.
+    pub fn takes_connect(&self) -> bool {
+        self.handlers.iter().flatten().any(Handler::takes_connect)
+    }
+
+    /// Answers a request.
+    pub fn handle(self: &Rc<Self>, request: &mut Request, worker: &Rc<Worker>) -> Handled {
+        let goal = self.goal(request);
+        let mut trip = Trip::default();
+        if let Goal::Route(site, _, _) | Goal::Nowhere(site, _) = &goal {
+            trip.site = Some((*site).clone());
+        }
+        if let Goal::Route(_, _, route) = &goal {
+            trip.route = Some((*route).clone());
+        }
+        match self.before(&goal, request, &mut trip, worker) {
+            Ok(()) => self.call(&goal, request, trip, worker),
+            Err(Stop::Answer(response)) => Handled::Ready(self.after(response, &trip, Some(request), worker)),
+            Err(Stop::Hash(job)) => {
+                trip.reading = Some(Reading::of(&request.head.fields));
+                let (steps, worker, mut request) = (self.clone(), worker.clone(), request.take());
+                Handled::later(async move {
+                    let hashed = tokio::task::spawn_blocking(move || job.run()).await;
+                    let outcome = hashed.unwrap_or(Err(Denied::Busy));
+                    steps.resume(&mut request, trip, outcome, &worker).await
+                })
+            }
+        }
+    }
+
+    /// Goes on after a password was hashed.
+    async fn resume(
+        self: Rc<Self>,
+        request: &mut Request,
+        mut trip: Trip,
+        outcome: Outcome,
+        worker: &Rc<Worker>,
+    ) -> Response {
+        // The plan is the same one, so this finds what was found before.
+        let goal = self.goal(request);
+        let passed = self
+            .authenticated(outcome, request, &mut trip, worker)
+            .and_then(|()| self.admitted(&goal, request, &mut trip));
+        match passed {
+            Ok(()) => match self.call(&goal, request, trip, worker) {
+                Handled::Ready(response) => response,
+                Handled::Later(future) => future.await,
+            },
+            Err(Stop::Answer(response)) => self.after(response, &trip, Some(request), worker),
+            Err(Stop::Hash(_)) => Response::new(Status::INTERNAL_SERVER_ERROR),
+        }
+    }
+
+    /// Site by authority, route by canonical path, method and host. A preflight goes where the request that it asks
+    /// about would go.
+    fn goal(&self, request: &mut Request) -> Goal<'_> {
+        let scheme = request.scheme();
+        let Some(site) = self.plan.names.find(Some(&request.authority()), scheme) else {
+            return Goal::Misdirected;
+        };
+        let path = match request.path() {
+            Ok(path) => path,
+            // An encoded slash names no file and no route; the rest is no path at all (faults P01, P02, P05).
+            Err(InvalidPath::EncodedSlash) => return Goal::Nowhere(site, Nowhere::NotFound),
+            Err(_) => return Goal::Nowhere(site, Nowhere::BadPath),
+        };
+        // The path lives in the request, as do the others: a short copy is cheaper than untangling them.
+        let mut buffer = [0u8; 256];
+        let (copy, long);
+        let path: &[u8] = match buffer.get_mut(..path.len()) {
+            Some(room) => {
+                room.copy_from_slice(path);
+                copy = room;
+                copy
+            }
+            None => {
+                long = path.to_vec();
+                &long
+            }
+        };
+        let head = &request.head;
+        let asked_about = Cors::preflight_method(&head.method, &head.fields);
+        let method = asked_about.as_ref().unwrap_or(&head.method);
+        match site.routes.find(path, method, Some(&request.authority()), scheme) {
+            Routed::Route(condition, route) => Goal::Route(site, condition, route),
+            Routed::MethodNotAllowed(allow) => Goal::Nowhere(site, Nowhere::MethodNotAllowed(allow)),
+            Routed::NotFound => Goal::Nowhere(site, Nowhere::NotFound),
+        }
+    }
+
+    // --- the order before the handler ---
+
+    fn before(
+        &self,
+        goal: &Goal<'_>,
+        request: &mut Request,
+        trip: &mut Trip,
+        worker: &Rc<Worker>,
+    ) -> Result<(), Stop> {
+        self.identify(request, trip);
+        self.limit(request, trip)?;
+        let excused = self.address(request, trip)?;
+        self.preflight(request, trip)?;
+        self.authenticate(excused, request, trip, worker)?;
+        self.admitted(goal, request, trip)
+    }
+
+    /// What comes after the password: nothing here tells a stranger anything.
+    fn admitted(&self, goal: &Goal<'_>, request: &mut Request, trip: &mut Trip) -> Result<(), Stop> {
+        self.lead_nowhere(goal, trip)?;
+        self.size(request, trip)?;
+        self.early_hints(request, trip);
+        self.codings(request, trip);
+        self.rewrite(goal, request, trip)
+    }
+
+    // --- the order after the handler ---
+
+    fn after(
+        &self,
+        mut response: Response,
+        trip: &Trip,
+        request: Option<&Request>,
+        worker: &Worker,
+    ) -> Response {
+        self.word(&mut response, trip, request);
+        self.change_fields(&mut response, trip, worker);
+        self.share(&mut response, trip);
+        self.compress(&mut response, trip);
+        self.note(&mut response, trip);
+        response
+    }
+
+    // --- before ---
+
+    /// The client, behind proxies that are trusted.
+    fn identify(&self, request: &mut Request, trip: &mut Trip) {
+        request.client = self.plan.trusted_proxies.client(request.peer.ip(), &request.head.fields);
+        trip.client = request.client;
+        trip.scheme_is_secure = request.scheme() == eleven_semantics::target::Scheme::Https;
+    }
+
+    /// 429 (RFC 6585 §4).
+    fn limit(&self, request: &Request, trip: &mut Trip) -> Result<(), Stop> {
+        let limiter = trip.policy().and_then(|policy| policy.rate.clone());
+        let (Some(limiter), Some(client)) = (limiter, request.client) else { return Ok(()) };
+        match limiter.admit(client, monotonic_ns()) {
+            Ok(()) => Ok(()),
+            Err(too_many) => {
+                let mut response = trip.refuse(Status::TOO_MANY_REQUESTS, "rate");
+                response.add(Known::RetryAfter, too_many.retry_after_s.to_string());
+                Err(Stop::Answer(response))
+            }
+        }
+    }
+
+    /// 403 by address; whether the address makes a password needless.
+    fn address(&self, request: &Request, trip: &mut Trip) -> Result<bool, Stop> {
+        let Some(policy) = trip.policy() else { return Ok(true) };
+        let verdict = policy.addresses.judge(request.client);
+        match (policy.satisfy_any, verdict) {
+            (true, AddressVerdict::Denied) => {}
+            (true, verdict) => return Ok(verdict.passes()),
+            (false, verdict) if verdict.passes() => return Ok(false),
+            (false, _) => {}
+        }
+        Err(Stop::Answer(trip.refuse(Status::FORBIDDEN, "address")))
+    }
+
+    /// Browsers ask without credentials, so this comes before them.
+    fn preflight(&self, request: &Request, trip: &mut Trip) -> Result<(), Stop> {
+        let head = &request.head;
+        let Some(cors) = trip.policy().and_then(|policy| policy.cors.clone()) else { return Ok(()) };
+        if Cors::is_preflight(&head.method, &head.fields) {
+            let mut response = Response::new(Status::NO_CONTENT);
+            response.fields = cors.answer_preflight(&head.fields).into();
+            return Err(Stop::Answer(response));
+        }
+        let mut origin = Fields::new();
+        for value in head.fields.all(Known::Origin) {
+            let _ = origin.push(Known::Origin, value);
+        }
+        trip.origin = Some(origin);
+        Ok(())
+    }
+
+    /// 401 (9110-11.4-01, 9110-15.5.2-01), or a hash to be made.
+    fn authenticate(
+        &self,
+        excused: bool,
+        request: &mut Request,
+        trip: &mut Trip,
+        worker: &Rc<Worker>,
+    ) -> Result<(), Stop> {
+        let Some(policy) = trip.policy() else { return Ok(()) };
+        if excused || !policy.authentication.is_required() {
+            return Ok(());
+        }
+        let head = &request.head;
+        let judgement = policy.authentication.judge(
+            &head.fields,
+            head.method.as_str(),
+            head.target.as_bytes(),
+            worker.now().0,
+        );
+        match judgement {
+            Judgement::Settled(outcome) => self.authenticated(outcome, request, trip, worker),
+            Judgement::Hash(job) => Err(Stop::Hash(job)),
+        }
+    }
+
+    fn authenticated(
+        &self,
+        outcome: Outcome,
+        request: &mut Request,
+        trip: &mut Trip,
+        worker: &Rc<Worker>,
+    ) -> Result<(), Stop> {
+        let denied = match outcome {
+            Ok(user) => {
+                request.user = Some(user.clone());
+                trip.user = Some(user);
+                return Ok(());
+            }
+            Err(denied) => denied,
+        };
+        let status = match denied {
+            Denied::Missing | Denied::Wrong | Denied::Stale => Status::UNAUTHORIZED,
+            Denied::Malformed => Status::BAD_REQUEST,
+            Denied::Busy => Status::SERVICE_UNAVAILABLE,
+        };
+        let mut response = trip.refuse(status, denied.reason());
+        if let (Status::UNAUTHORIZED, Some(policy)) = (status, trip.policy()) {
+            policy.authentication.challenge(denied, worker.now().0, response.fields.to_mut());
+        }
+        if denied == Denied::Busy {
+            response.add(Known::RetryAfter, "1");
+        }
+        Err(Stop::Answer(response))
+    }
+
+    /// 404, 405, 400, 421: what there is no route for.
+    fn lead_nowhere(&self, goal: &Goal<'_>, trip: &mut Trip) -> Result<(), Stop> {
+        Err(Stop::Answer(match goal {
+            Goal::Route(..) => return Ok(()),
+            Goal::Misdirected => trip.refuse(Status::MISDIRECTED_REQUEST, "no-such-site"),
+            Goal::Nowhere(_, Nowhere::NotFound) => trip.refuse(Status::NOT_FOUND, "no-such-route"),
+            Goal::Nowhere(_, Nowhere::BadPath) => trip.refuse(Status::BAD_REQUEST, "bad-path"),
+            Goal::Nowhere(_, Nowhere::MethodNotAllowed(allow)) => {
+                let mut response = trip.refuse(Status::METHOD_NOT_ALLOWED, "method");
+                let names: Vec<&str> = allow.iter().map(Method::as_str).collect();
+                response.add(Known::Allow, names.join(", "));
+                response
+            }
+        }))
+    }
+
+    /// 413: what is announced is refused before any of it is asked for; what flows is cut at the limit.
+    fn size(&self, request: &mut Request, trip: &mut Trip) -> Result<(), Stop> {
+        let Some(max) = trip.policy().map(|policy| policy.content_bytes_max) else { return Ok(()) };
+        let length = match &request.content {
+            RequestContent::Empty => return Ok(()),
+            RequestContent::Whole(bytes, _) => Some(bytes.len() as u64),
+            RequestContent::Pipe(_) => request.content_length,
+        };
+        match length {
+            Some(length) if length <= max => {}
+            Some(_) => return Err(Stop::Answer(trip.refuse(Status::CONTENT_TOO_LARGE, "content-too-large"))),
+            None if max == u64::MAX => {}
+            None => {
+                if let RequestContent::Pipe(reader) = std::mem::take(&mut request.content) {
+                    request.content = RequestContent::Pipe(limited(reader, max));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// 103 (RFC 8297), for pages, to clients that understand it.
+    fn early_hints(&self, request: &mut Request, trip: &Trip) {
+        let Some(hints) = trip.policy().map(|policy| &policy.early_hints).filter(|hints| !hints.is_empty())
+        else {
+            return;
+        };
+        let head = &request.head;
+        let page = head.method == Method::Get && Reading::of(&head.fields) == Reading::Html;
+        if !page || head.version < Version::Http11 {
+            return;
+        }
+        let mut fields = Fields::new();
+        for link in hints.iter() {
+            let _ = fields.push(Known::Link, link.as_bytes());
+        }
+        request.interim().send(Status::EARLY_HINTS, fields);
+    }
+
+    /// Reads what codings the client takes, and gives the handler the entity tags that it knows.
+    fn codings(&self, request: &mut Request, trip: &mut Trip) {
+        let Some(compress) = trip.policy().and_then(|policy| policy.compress.clone()) else { return };
+        let host = request.head.fields.get(Known::Host).unwrap_or_default().to_vec();
+        let authority = request.head.target.authority().map_or(host, <[u8]>::to_vec);
+        let target = request.head.target.path_and_query().into_owned();
+        if request.head.fields.contains(Known::IfNoneMatch) {
+            trip.media_type = request.path().ok().and_then(media_type_of);
+        }
+        let head = &mut request.head;
+        let asked = compress.ask(&head.method, &mut head.fields, &authority, &target);
+        trip.compress = Some((compress, asked));
+    }
+
+    /// Another path for the handler.
+    fn rewrite(&self, goal: &Goal<'_>, request: &mut Request, trip: &mut Trip) -> Result<(), Stop> {
+        let Goal::Route(_, _, route) = goal else { return Ok(()) };
+        let Some(template) = &route.rewrite else { return Ok(()) };
+        self.lead(template, goal, request)
+            .map_err(|BadPath| Stop::Answer(trip.refuse(Status::BAD_REQUEST, "rewrite")))
+    }
+
+    /// Leads a request to where a template says.
+    fn lead(&self, template: &Template, goal: &Goal<'_>, request: &mut Request) -> Result<(), BadPath> {
+        let Goal::Route(site, condition, _) = goal else { return Ok(()) };
+        let path = request.path().map_err(|_| BadPath)?.to_vec();
+        let host = request.head.fields.get(Known::Host).unwrap_or_default();
+        let place = Place {
+            path: &path,
+            prefix_len: condition.path.prefix_len(),
+            query: request.head.target.query(),
+            host: if site.host.is_empty() { host } else { site.host.as_bytes() },
+            scheme: request.scheme(),
+        };
+        let target = template.expand(&place);
+        request.rewrite(&target).map_err(|_| BadPath)?;
+        request.path().map(|_| ()).map_err(|_| BadPath)
+    }
+
+    // --- the handler ---
+
+    fn call(
+        self: &Rc<Self>,
+        goal: &Goal<'_>,
+        request: &mut Request,
+        mut trip: Trip,
+        worker: &Rc<Worker>,
+    ) -> Handled {
+        let Goal::Route(_, _, route) = goal else {
+            return Handled::Ready(self.after(
+                Response::new(Status::NOT_FOUND),
+                &trip,
+                Some(request),
+                worker,
+            ));
+        };
+        let Some(handler) = self.handlers.get(route.index).and_then(Option::as_ref) else {
+            return Handled::Ready(self.after(
+                Response::new(Status::INTERNAL_SERVER_ERROR),
+                &trip,
+                Some(request),
+                worker,
+            ));
+        };
+        if !handler.answers_at_once(&request.head.method) {
+            trip.reading = trip.reading.or_else(|| Some(Reading::of(&request.head.fields)));
+        }
+        if trip.policy().is_some_and(|policy| !policy.fields.cache.is_empty()) && trip.media_type.is_none() {
+            trip.media_type = request.path().ok().and_then(media_type_of);
+        }
+        let mut handled = handler.handle(request, worker);
+        let asked_for = (!route.tries.is_empty()).then(|| request.head.target.path_and_query().into_owned());
+        for template in &route.tries {
+            match &handled {
+                Handled::Ready(response) if response.status == Status::NOT_FOUND => {}
+                _ => break,
+            }
+            // Each is told of what was asked for, not of the last one tried.
+            let back = request.rewrite(asked_for.as_deref().unwrap_or_default());
+            if back.is_ok() && self.lead(template, goal, request).is_ok() {
+                handled = handler.handle(request, worker);
+            }
+        }
+        match handled {
+            Handled::Ready(response) => Handled::Ready(self.after(response, &trip, Some(request), worker)),
+            Handled::Later(future) => {
+                let (steps, worker) = (self.clone(), worker.clone());
+                Handled::later(async move {
+                    let response = future.await;
+                    steps.after(response, &trip, None, &worker)
+                })
+            }
+        }
+    }
+
+    // --- after ---
+
+    /// Words an error that has no content yet, and 405 to what no handler of ours knows.
+    fn word(&self, response: &mut Response, trip: &Trip, request: Option<&Request>) {
+        if response.status.code() < 400 {
+            return;
+        }
+        let silent = matches!(&response.content, Content::Bytes(bytes) if bytes.is_empty());
+        let none = crate::after::error_page::ErrorPages::default();
+        let pages = trip.policy().map_or(&none, |policy| &policy.error_pages);
+        // What an application said stays; what this server said in passing gives way to the site's own page.
+        let ours = trip.route.as_ref().is_none_or(|route| route.handler.is_ours());
+        if !silent && !(ours && pages.has(response.status) && !matches!(response.content, Content::Pipe(..)))
+        {
+            return;
+        }
+        let reading = trip.reading.or_else(|| request.map(|request| Reading::of(&request.head.fields)));
+        let (content, media_type) = pages.word(response.status, reading.unwrap_or_default(), "", "");
+        let fields = response.fields.to_mut();
+        let _ = fields.set(Known::ContentType, media_type.as_bytes());
+        response.content = Content::Bytes(content);
+    }
+
+    fn change_fields(&self, response: &mut Response, trip: &Trip, worker: &Worker) {
+        if let Some(policy) = trip.policy()
+            && !policy.fields.is_empty()
+        {
+            let scheme = match trip.scheme_is_secure {
+                true => eleven_semantics::target::Scheme::Https,
+                false => eleven_semantics::target::Scheme::Http,
+            };
+            let now = worker.now();
+            policy.fields.apply(response.status, response.fields.to_mut(), scheme, || trip.media_type, now);
+        }
+        if !self.plan.server_field.is_empty() && !response.fields.get().contains(Known::Server) {
+            let _ = response.fields.to_mut().push(Known::Server, self.plan.server_field.as_bytes());
+        }
+    }
+
+    /// Which origins' scripts may read it.
+    fn share(&self, response: &mut Response, trip: &Trip) {
+        if let (Some(origin), Some(cors)) =
+            (&trip.origin, trip.policy().and_then(|policy| policy.cors.as_ref()))
+        {
+            cors.decorate(origin, response.fields.to_mut());
+        }
+    }
+
+    fn compress(&self, response: &mut Response, trip: &Trip) {
+        if let Some((compress, asked)) = &trip.compress {
+            compress.apply(asked, response, compress, || trip.media_type);
+        }
+    }
+
+    /// For the record.
+    fn note(&self, response: &mut Response, trip: &Trip) {
+        let notes = response.notes();
+        notes.site = trip.site.as_ref().map(|site| site.name.clone());
+        if let Some(route) = &trip.route
+            && notes.handler.is_empty()
+        {
+            notes.handler = route.handler.name();
+        }
+        notes.user = trip.user.clone();
+        notes.client = trip.client;
+        notes.refused = notes.refused.or(trip.refused);
+    }
+}
+
+/// The media type that a path suggests by its extension.
+fn media_type_of(path: &[u8]) -> Option<&'static str> {
+    let name = path.rsplit(|&b| b == b'/').next()?;
+    let extension = name.rsplit(|&b| b == b'.').next().filter(|extension| extension.len() < name.len())?;
+    // A directory is shown by its index page.
+    if name.is_empty() {
+        return Some("text/html");
+    }
+    mime_guess::from_ext(std::str::from_utf8(extension).ok()?).first_raw()
+}
+
+/// Nanoseconds of a clock that does not go back, the same for all workers.
+fn monotonic_ns() -> u64 {
+    static START: OnceLock<tokio::time::Instant> = OnceLock::new();
+    let now = clock::now();
+    let start = *START.get_or_init(|| now);
+    u64::try_from(now.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Content cut off where it passes a limit. Nothing is asked of the client before the handler asks.
+fn limited(mut reader: ContentReader, max: u64) -> ContentReader {
+    let (mut writer, limited) = pipe(LIMITED_PIPE_BYTES);
+    tokio::task::spawn_local(async move {
+        // Asking for content is what sends 100 to the client, so nothing is asked before the handler asks.
+        let wanted = |cx: &mut Context<'_>| match writer.poll_reader_gone(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => writer.poll_wanted(cx),
+        };
+        poll_fn(wanted).await;
+        let mut left = max;
+        loop {
+            let next = poll_fn(|cx| match writer.poll_reader_gone(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => reader.poll_next(cx).map(Some),
+            });
+            match next.await {
+                Some(Next::Data(data)) => {
+                    left = match left.checked_sub(data.len() as u64) {
+                        Some(left) => left,
+                        None => return writer.abort(Reason::TooLarge),
+                    };
+                    if writer.send(data).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Next::Complete(trailers)) => return writer.complete(trailers),
+                Some(Next::Aborted(reason)) => return writer.abort(reason),
+                None => return,
+            }
+        }
+    });
+    limited
+}
