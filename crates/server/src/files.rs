@@ -224,7 +224,7 @@ impl Files {
             }
         };
         let source = Source::Memory(file.content.clone());
-        self.respond(request, &file.representation, &source, worker)
+        self.respond(request, &file.representation, source, worker)
     }
 
     fn answer_from_disk(
@@ -284,7 +284,7 @@ impl Files {
         let file = offers.into_iter().nth(index).map(|offer| offer.opened.file);
         // The index is one of the offers.
         let Some(file) = file else { return Err(Unavailable::NotFound) };
-        Ok(self.respond(request, &representation, &Source::File(Rc::new(file)), worker).into())
+        Ok(self.respond(request, &representation, Source::File(Rc::new(file)), worker).into())
     }
 
     /// The path beneath the mount, with its slash; empty if it is the mount itself, `None` if it is elsewhere
@@ -297,7 +297,7 @@ impl Files {
         &self,
         request: &Request,
         representation: &Representation,
-        source: &Source,
+        source: Source,
         worker: &Worker<'_>,
     ) -> Response {
         let head = &request.head;

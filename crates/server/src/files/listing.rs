@@ -189,7 +189,7 @@ pub fn respond(
     };
     let source = Source::Memory(content.into());
     let mut response =
-        reply::respond(&head.method, &head.fields, &representation, &source, now, limits, random);
+        reply::respond(&head.method, &head.fields, &representation, source, now, limits, random);
     if form == Form::Html && matches!(response.status, Status::OK | Status::PARTIAL_CONTENT) {
         response.add("Content-Security-Policy", content_security_policy());
     }

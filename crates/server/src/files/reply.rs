@@ -356,21 +356,21 @@ impl Source {
         }
     }
 
-    fn content(&self, body: Body, length: u64) -> Content {
-        let single = |part| match part {
-            Part::Bytes(bytes) => Content::Bytes(bytes),
-            Part::File(range) => Content::File(range),
-        };
-        match (body, length) {
+    fn content(self, body: Body, length: u64) -> Content {
+        match (body, self) {
             (Body::Empty, _) => Content::Empty,
-            (Body::Whole, 0) => Content::Bytes(Bytes::new()),
-            (Body::Whole, _) => single(self.span(Span { first: 0, last: length - 1 })),
-            (Body::Part(span), _) => single(self.span(span)),
-            (Body::Parts(multipart), _) => {
+            (Body::Whole, Source::Memory(bytes)) => Content::Bytes(bytes),
+            (Body::Whole, Source::File(_)) if length == 0 => Content::Bytes(Bytes::new()),
+            (Body::Whole, Source::File(file)) => Content::File(FileRange { file, offset: 0, length }),
+            (Body::Part(span), source) => match source.span(span) {
+                Part::Bytes(bytes) => Content::Bytes(bytes),
+                Part::File(range) => Content::File(range),
+            },
+            (Body::Parts(multipart), source) => {
                 let mut parts = Vec::with_capacity(multipart.parts.len() * 2 + 1);
                 for (head, span) in multipart.parts {
                     parts.push(Part::Bytes(head.into()));
-                    parts.push(self.span(span));
+                    parts.push(source.span(span));
                 }
                 parts.push(Part::Bytes(multipart.tail.into()));
                 Content::Parts(parts)
@@ -384,7 +384,7 @@ pub fn respond(
     method: &Method,
     request: &Fields,
     representation: &Representation,
-    source: &Source,
+    source: Source,
     now: HttpDate,
     limits: &RangeLimits,
     random: impl FnOnce() -> std::io::Result<[u8; 16]>,
