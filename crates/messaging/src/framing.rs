@@ -196,21 +196,28 @@ fn is_gzip(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip")
 }
 
-/// Whether a TE field lists `gzip` with a weight above zero (RFC 9110 §10.1.4).
+/// Whether TE lists `gzip` with a weight above zero (RFC 9110 §10.1.4), for this connection.
 pub fn te_allows_gzip(fields: &Fields) -> bool {
-    fields.list(Known::Te).any(|member| {
-        let mut parts = eleven_semantics::grammar::semicolons(member);
-        parts.next().is_some_and(is_gzip)
-            && parts.all(|parameter| match eleven_semantics::grammar::parameter(parameter) {
-                Some((name, value)) if name.eq_ignore_ascii_case(b"q") => {
-                    eleven_semantics::grammar::qvalue(value).is_some_and(|q| q > 0)
-                }
-                _ => true,
-            })
-    })
+    te_is_ours(fields)
+        && fields.list(Known::Te).any(|member| {
+            let mut parts = eleven_semantics::grammar::semicolons(member);
+            parts.next().is_some_and(is_gzip)
+                && parts.all(|parameter| match eleven_semantics::grammar::parameter(parameter) {
+                    Some((name, value)) if name.eq_ignore_ascii_case(b"q") => {
+                        eleven_semantics::grammar::qvalue(value).is_some_and(|q| q > 0)
+                    }
+                    _ => true,
+                })
+        })
 }
 
-/// Whether a TE field says that trailers are welcome (RFC 9110 §6.5.1, §10.1.4).
+/// Whether TE says that trailers are welcome (RFC 9110 §6.5.1, §10.1.4), on this connection.
 pub fn te_allows_trailers(fields: &Fields) -> bool {
-    fields.has_member(Known::Te, "trailers")
+    te_is_ours(fields) && fields.has_member(Known::Te, "trailers")
+}
+
+/// TE without the connection option `TE` (9112-7.4-03) may come from beyond an intermediary that did not know it,
+/// and speaks of another connection then.
+fn te_is_ours(fields: &Fields) -> bool {
+    fields.contains(Known::Te) && fields.has_member(Known::Connection, "te")
 }

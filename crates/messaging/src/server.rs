@@ -96,7 +96,8 @@ pub enum Received<'b> {
 /// The length of a response's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// The response has no content and says nothing of a length (204, 304).
+    /// No content. Nothing is said of a length where silence means none (204, 304, the answer to HEAD; in
+    /// requests always).
     Absent,
     /// So many octets.
     Known(u64),
@@ -473,7 +474,13 @@ impl ServerConnection {
             return Framing::Length(0); // 9110-15.3.6-01
         }
         match answer.length {
-            Length::Absent => Framing::None,
+            // Silence about the length would mean content until the connection closes (RFC 9112 §6.3 rule 8).
+            Length::Absent
+                if self.front.is_some_and(|p| p.head_only) || answer.status.never_has_content() =>
+            {
+                Framing::None
+            }
+            Length::Absent => Framing::Length(0),
             Length::Known(n) if te_gzip && n >= 256 => Framing::Chunked { gzip: true },
             Length::Known(n) => Framing::Length(n),
             // 9112-6.1-11: no transfer coding towards less than HTTP/1.1.
