@@ -94,18 +94,63 @@ fn echo_content(request: &mut Request) -> Handled {
     }
     response.content = match std::mem::take(&mut request.content) {
         RequestContent::Empty => Content::Bytes(Bytes::new()),
-        RequestContent::Whole(bytes, None) => Content::Bytes(bytes),
-        RequestContent::Whole(bytes, Some(trailers)) => {
-            let (mut writer, reader) = pipe(bytes.len() + 128);
-            let mut bytes = bytes;
-            // The pipe was made large enough to take it all at once.
-            let _ = writer.push(&mut bytes);
-            writer.complete(Some(trailers));
-            Content::Pipe(reader, None)
+        RequestContent::Whole(bytes, trailers) => whole(bytes, trailers),
+        RequestContent::Pipe(content) => {
+            return Handled::later(echo_flowing(response, content, request.content_length));
         }
-        RequestContent::Pipe(reader) => Content::Pipe(reader, request.content_length),
     };
     response.into()
+}
+
+/// Content that is here already, with its trailers if it has any.
+fn whole(mut bytes: Bytes, trailers: Option<Box<Fields>>) -> Content {
+    if trailers.is_none() {
+        return Content::Bytes(bytes);
+    }
+    let (mut writer, reader) = pipe(bytes.len() + 128);
+    // The pipe was made large enough to take it all at once.
+    let _ = writer.push(&mut bytes);
+    writer.complete(trailers);
+    Content::Pipe(reader, None)
+}
+
+/// Waits for the end of content that is small, so that a fault in its framing is answered with 400, and the
+/// connection can go on behind it; larger content flows back while it still comes.
+async fn echo_flowing(mut response: Response, mut content: ContentReader, length: Option<u64>) -> Response {
+    let mut begun = Vec::new();
+    while begun.len() < PIPE_BYTES {
+        match content.next().await {
+            Next::Data(bytes) => begun.extend_from_slice(&bytes),
+            Next::Complete(trailers) => {
+                response.content = whole(begun.into(), trailers);
+                return response;
+            }
+            // Whatever the client did wrong, the session has the better words for it.
+            Next::Aborted(reason) => return bad_because(reason),
+        }
+    }
+    let (mut writer, reader) = pipe(PIPE_BYTES);
+    tokio::task::spawn_local(async move {
+        let mut next = Next::Data(begun.into());
+        loop {
+            match next {
+                Next::Data(bytes) => {
+                    if writer.send(bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Next::Complete(trailers) => return writer.complete(trailers),
+                Next::Aborted(reason) => return writer.abort(reason),
+            }
+            next = content.next().await;
+        }
+    });
+    response.content = Content::Pipe(reader, length);
+    response
+}
+
+fn bad_because(reason: Reason) -> Response {
+    Response::text(Status::BAD_REQUEST, TEXT, format!("{reason}\n"))
 }
 
 /// The request as received, line by line.
