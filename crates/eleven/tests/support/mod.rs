@@ -42,15 +42,15 @@ impl Server {
         command.args(args).args(["--listen", "127.0.0.1:0", "--quiet"]);
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the binary can be started");
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut line = String::new();
         let address = loop {
             line.clear();
-            let len = lines.read_line(&mut line).expect("stdout can be read");
+            let len = lines.read_line(&mut line).expect("stderr can be read");
             assert!(len > 0, "eleven {args:?} ended without printing a URL");
             let after = line.split_once("http://").map(|(_, rest)| rest);
             let authority = after.and_then(|rest| rest.split(['/', ' ', '\n']).next());
@@ -58,8 +58,8 @@ impl Server {
                 break address;
             }
         };
-        // Nobody reads on, and a full pipe must not stop it.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        // Whatever else it says belongs to the test's own output.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::stderr()));
         Server { child, address }
     }
 
@@ -176,6 +176,8 @@ pub enum Then {
     GoesOn,
     /// The server closes without reading on: the request after it is *not* answered.
     Closes,
+    /// Either, as far as the server had read when it answered: content of unknown length is not waited for.
+    GoesOnOrCloses,
 }
 
 /// A wire text and what must come of it.
@@ -199,6 +201,11 @@ pub fn refused(id: &'static str, statuses: &[u16], wire: impl AsRef<[u8]>) -> Ro
 pub fn answered(id: &'static str, statuses: &[u16], wire: impl AsRef<[u8]>) -> Row {
     let statuses = statuses.iter().map(|status| vec![*status]).collect();
     Row { id, wire: wire.as_ref().to_vec(), statuses, then: Then::GoesOn }
+}
+
+/// A row whose request is answered before its content has come.
+pub fn answered_early(id: &'static str, statuses: &[u16], wire: impl AsRef<[u8]>) -> Row {
+    Row { then: Then::GoesOnOrCloses, ..answered(id, statuses, wire) }
 }
 
 /// A row whose requests are answered, and whose connection ends as it must.
@@ -258,15 +265,18 @@ fn check_delivery(server: &Server, row: &Row, pieces: &[&[u8]], after_status: u1
         let mut reader = Reader::new(&stream);
         let method = if row.wire.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
         let outcome = (|| {
+            let mut closing = false;
             for (at, allowed) in row.statuses.iter().enumerate() {
                 let response = reader.response(method).map_err(|e| format!("answer {}: {e}", at + 1))?;
+                closing = response.says_close();
                 if !allowed.contains(&response.status) {
                     return Err(format!("answer {}: {} instead of {allowed:?}", at + 1, response.status));
                 }
             }
             match row.then {
                 Then::Closes => reader.end().map_err(|e| format!("after the answer: {e}")),
-                Then::GoesOn => match reader.response("GET") {
+                Then::GoesOnOrCloses if closing => reader.end().map_err(|e| format!("after the answer: {e}")),
+                Then::GoesOn | Then::GoesOnOrCloses => match reader.response("GET") {
                     Ok(response) if response.status == after_status => Ok(()),
                     Ok(response) => Err(format!("the request after it got {}", response.status)),
                     Err(e) => Err(format!("the request after it: {e}")),
