@@ -599,3 +599,6 @@ fn error_response(error: ProxyError, name: &str, details: Option<&str>) -> Respo
     response.add(Known::ProxyStatus, proxy_status::value(name, error, None, details));
     response
 }
+
+#[cfg(test)]
+mod tests;
