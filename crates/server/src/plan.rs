@@ -14,6 +14,8 @@ use crate::before::cors::Cors;
 use crate::before::limit::Limiter;
 use crate::before::redirect::Template;
 use crate::files::FilesOptions;
+use crate::proxy::GatewayPlan;
+use crate::proxy::open::OpenPlan;
 use crate::route::RouteMap;
 use crate::site::SiteMap;
 use crate::worker::Settings;
@@ -143,6 +145,10 @@ pub enum HandlerPlan {
     Fixed(FixedPlan),
     /// The diagnostic origin server.
     Echo,
+    /// Other servers. Routes to the same group share one plan.
+    Gateway(Arc<GatewayPlan>),
+    /// The servers that requests name.
+    Forward(Arc<OpenPlan>),
 }
 
 impl HandlerPlan {
@@ -153,6 +159,8 @@ impl HandlerPlan {
             HandlerPlan::Redirect(..) => "redirect",
             HandlerPlan::Fixed(_) => "fixed",
             HandlerPlan::Echo => "echo",
+            HandlerPlan::Gateway(_) => "proxy",
+            HandlerPlan::Forward(_) => "forward",
         }
     }
 
@@ -161,7 +169,7 @@ impl HandlerPlan {
         match self {
             HandlerPlan::Files(_) | HandlerPlan::Redirect(..) => true,
             HandlerPlan::Fixed(fixed) => fixed.content.is_empty(),
-            HandlerPlan::Echo => false,
+            HandlerPlan::Echo | HandlerPlan::Gateway(_) | HandlerPlan::Forward(_) => false,
         }
     }
 }

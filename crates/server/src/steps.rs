@@ -12,6 +12,8 @@ use crate::files::Files;
 use crate::fixed::{Fixed, Redirect};
 use crate::handler::{Handled, Handler};
 use crate::plan::{HandlerPlan, Plan, Policy, Route, Site};
+use crate::proxy::open::OpenProxy;
+use crate::proxy::{Gateway, GatewayPlan};
 use crate::request::{ContentReader, Request, RequestContent};
 use crate::response::{Content, Response};
 use crate::route::{Match, Routed};
@@ -81,21 +83,29 @@ impl Prepared {
         &self.plan
     }
 
-    /// The service of one worker; to be called on the worker's thread.
+    /// The service of one worker; to be called on the worker's thread, inside its runtime.
     pub fn service(&self) -> Service {
         let mut handlers = Vec::new();
+        let mut gateways = Vec::new();
         for site in &self.plan.sites {
             for (condition, route) in site.routes.iter() {
                 if handlers.len() <= route.index {
                     handlers.resize_with(route.index + 1, || None);
                 }
-                handlers[route.index] = self.handler(site, condition, route);
+                handlers[route.index] = self.handler(site, condition, route, &mut gateways);
             }
         }
         Service::Planned(Rc::new(Steps { plan: self.plan.clone(), handlers }))
     }
 
-    fn handler(&self, site: &Site, condition: &Match, route: &Route) -> Option<Handler> {
+    /// `gateways` are those of this worker so far: routes to one group share its connections and its health.
+    fn handler(
+        &self,
+        site: &Site,
+        condition: &Match,
+        route: &Route,
+        gateways: &mut Vec<(Arc<GatewayPlan>, Rc<Gateway>)>,
+    ) -> Option<Handler> {
         Some(match &route.handler {
             HandlerPlan::Files(_) => Handler::Files(self.files[route.index].clone()?),
             HandlerPlan::Redirect(status, to) => Handler::Redirect(Redirect {
@@ -106,6 +116,13 @@ impl Prepared {
             }),
             HandlerPlan::Fixed(fixed) => Handler::Fixed(Fixed(fixed.clone())),
             HandlerPlan::Echo => Handler::Echo(crate::echo::Echo),
+            HandlerPlan::Gateway(plan) => {
+                let known = gateways.iter().find(|(other, _)| Arc::ptr_eq(other, plan));
+                let gateway = known.map_or_else(|| Gateway::start(plan.clone()), |(_, known)| known.clone());
+                gateways.push((plan.clone(), gateway.clone()));
+                Handler::Gateway(gateway)
+            }
+            HandlerPlan::Forward(plan) => Handler::Forward(OpenProxy::start(plan.clone())),
         })
     }
 }
@@ -317,6 +334,14 @@ impl Steps {
         request.client = self.plan.trusted_proxies.client(request.peer.ip(), &request.head.fields);
         trip.client = request.client;
         trip.scheme_is_secure = request.scheme() == eleven_semantics::target::Scheme::Https;
+        // A script must be able to read refusals too.
+        if trip.policy().is_some_and(|policy| policy.cors.is_some()) {
+            let mut origin = Fields::new();
+            for value in request.head.fields.all(Known::Origin) {
+                let _ = origin.push(Known::Origin, value);
+            }
+            trip.origin = Some(origin);
+        }
     }
 
     /// 429 (RFC 6585 §4).
@@ -355,11 +380,6 @@ impl Steps {
             response.fields = cors.answer_preflight(&head.fields).into();
             return Err(Stop::Answer(response));
         }
-        let mut origin = Fields::new();
-        for value in head.fields.all(Known::Origin) {
-            let _ = origin.push(Known::Origin, value);
-        }
-        trip.origin = Some(origin);
         Ok(())
     }
 
@@ -490,7 +510,16 @@ impl Steps {
     /// Another path for the handler.
     fn rewrite(&self, goal: &Goal<'_>, request: &mut Request, trip: &mut Trip) -> Result<(), Stop> {
         let Goal::Route(_, _, route) = goal else { return Ok(()) };
-        let Some(template) = &route.rewrite else { return Ok(()) };
+        // Files know where they are mounted; what others see of a path is what is left of it.
+        let stripped = route.strip_prefix && !matches!(route.handler, HandlerPlan::Files(_));
+        let template = match &route.rewrite {
+            Some(template) => template,
+            None if stripped => {
+                static REST: OnceLock<Template> = OnceLock::new();
+                REST.get_or_init(|| Template::parse("/{rest}{query}").expect("a template that is right"))
+            }
+            None => return Ok(()),
+        };
         self.lead(template, goal, request)
             .map_err(|BadPath| Stop::Answer(trip.refuse(Status::BAD_REQUEST, "rewrite")))
     }

@@ -49,6 +49,12 @@ pub static ROOT: Section = section(
     &[
         key("listener", Kind::Sections(&LISTENER), Absent("one on 127.0.0.1:8080"), "What to listen on."),
         key("site", Kind::Sections(&SITE), Absent("there must be at least one"), "The sites."),
+        key(
+            "upstream",
+            Kind::Sections(&UPSTREAM),
+            Is("[]"),
+            "Groups of servers that routes pass requests on to.",
+        ),
         key("workers", integer(0, 1024), Is("0"), "Threads that serve. 0: one for each processor."),
         key(
             "trusted_proxies",
@@ -266,7 +272,7 @@ pub static SITE: Section = Section {
 /// `[[site.route]]`
 pub static ROUTE: Section = Section {
     name: "site.route",
-    doc: "Which requests it takes (`path` or `exact`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`. Where two routes have the same path, the first that takes the request's method and host answers.",
+    doc: "Which requests it takes (`path` or `exact`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`, `proxy`, `forward`. Where two routes have the same path, the first that takes the request's method and host answers.",
     own: &[
         key(
             "path",
@@ -302,6 +308,18 @@ pub static ROUTE: Section = Section {
             Kind::Section(&ECHO),
             Absent("not its handler"),
             "Shows the request as it arrived, for people who debug clients and proxies.",
+        ),
+        key(
+            "proxy",
+            Kind::Section(&PROXY),
+            Absent("not its handler"),
+            "Passes requests on to other servers (a gateway, or reverse proxy).",
+        ),
+        key(
+            "forward",
+            Kind::Section(&FORWARD),
+            Absent("not its handler"),
+            "Passes requests on to the servers that they name (a forward proxy), CONNECT too. For the route `/` of the default site.",
         ),
     ],
     shared: POLICY,
@@ -545,6 +563,246 @@ pub static FIXED: Section = section(
 
 /// `echo = {…}`
 pub static ECHO: Section = section("site.route.echo", "The diagnostic origin server of `eleven echo`.", &[]);
+
+/// `proxy = {…}`
+pub static PROXY: Section = section(
+    "site.route.proxy",
+    "Passes requests on. Fields of the connection stay here, trailers and interim responses go through, WebSockets work without more being said.",
+    &[key(
+        "upstream",
+        Kind::Text("the name of an `[[upstream]]`, or the URL of a server"),
+        Required,
+        "Where to.",
+    )],
+);
+
+/// `forward = {…}`
+pub static FORWARD: Section = section(
+    "site.route.forward",
+    "A forward proxy. It serves programs of this machine, and others only if it is said whom; it leads to the public Internet, and to special networks only if it is said which.",
+    &[
+        key(
+            "clients",
+            Kind::List(&NETWORK),
+            Is("[]"),
+            "Clients that need no password, beside this machine's own.",
+        ),
+        key(
+            "basic",
+            Kind::Section(&BASIC),
+            Absent("nobody else is served"),
+            "Passwords for everybody else (407).",
+        ),
+        key(
+            "destinations",
+            Kind::List(&NETWORK),
+            Is("[]"),
+            "Networks it may lead to beside the public Internet, such as `\"10.0.0.0/8\"`.",
+        ),
+        key(
+            "connect_ports",
+            Kind::List(&Kind::Integer { min: 1, max: 65535 }),
+            Is("[443]"),
+            "Ports that tunnels may lead to.",
+        ),
+    ],
+);
+
+/// `[[upstream]]`
+pub static UPSTREAM: Section = section(
+    "upstream",
+    "A group of servers. Their names are looked up when they are needed: one that does not resolve stops nothing but its own requests.",
+    &[
+        key("name", ANY_TEXT, Required, "What routes call it."),
+        key(
+            "servers",
+            Kind::List(&SERVER_URL),
+            Is("[]"),
+            "The servers, where nothing more is to be said of them.",
+        ),
+        key("server", Kind::Sections(&SERVER), Is("[]"), "Servers of which more is to be said."),
+        key(
+            "balance",
+            Kind::Choice(&[
+                ("round-robin", "in turn, by weight"),
+                ("least-requests", "the one with the fewest requests for its weight"),
+                ("two-choices", "the less busy of two drawn at random"),
+                ("hash-address", "always the same one for a client's address"),
+                ("hash-field", "always the same one for the value of the field `hash_name`"),
+                ("hash-cookie", "always the same one for the value of the cookie `hash_name`"),
+            ]),
+            Is("\"round-robin\""),
+            "How one is chosen.",
+        ),
+        key("hash_name", ANY_TEXT, Absent("nothing is hashed"), "The field or cookie that is hashed."),
+        key(
+            "host",
+            Kind::Text("`\"keep\"`, `\"server\"`, or a host"),
+            Is("\"keep\""),
+            "The Host that servers are asked for: the client's, their own, or this one.",
+        ),
+        key(
+            "tell",
+            Kind::Choice(&[
+                ("X-Forwarded-For", "`X-Forwarded-For`, `-Host`, `-Proto`"),
+                ("Forwarded", "RFC 7239"),
+                ("both", "both"),
+                ("nothing", "neither"),
+            ]),
+            Is("\"X-Forwarded-For\""),
+            "In which fields servers are told of the client. What a client says of itself is removed, unless it is one of the `trusted_proxies`.",
+        ),
+        key("via", ANY_TEXT, Absent("a random name"), "Our name in Via; loops are found by it."),
+        key("via_in_responses", Kind::Bool, Is("true"), "Via in responses too."),
+        key(
+            "upgrades",
+            Kind::List(&Kind::Text("the name of a protocol")),
+            Is("[\"websocket\"]"),
+            "Protocols that a connection may switch to.",
+        ),
+        key(
+            "trailers",
+            Kind::Choice(&[("safe", "those that frame, route and authenticate nothing"), ("none", "none")]),
+            Is("\"safe\""),
+            "Which trailer fields go on.",
+        ),
+        key("tls", Kind::Section(&CLIENT_TLS), Is("{}"), "For servers with `https`."),
+        key(
+            "health",
+            Kind::Section(&HEALTH),
+            Absent("servers are judged by their answers only"),
+            "Asks servers from time to time how they are.",
+        ),
+        key("ejection", Kind::Section(&EJECTION), Is("{}"), "Leaves a server that fails alone for a while."),
+        key(
+            "timeouts",
+            Kind::Section(&UPSTREAM_TIMEOUTS),
+            Is("{}"),
+            "How long things may take. Beyond: 504, or another server.",
+        ),
+        key("connections", Kind::Section(&CONNECTIONS), Is("{}"), "Connections to servers, for each worker."),
+        key("attempts_max", integer(1, 100), Is("3"), "Times a request is tried, as long as that is safe."),
+        key(
+            "retries_per_ten",
+            integer(0, 100),
+            Is("2"),
+            "Retries for every ten requests, so that an outage is not made worse.",
+        ),
+        key(
+            "tell_details",
+            Kind::Bool,
+            Is("false"),
+            "Say in Proxy-Status what happened, addresses included.",
+        ),
+    ],
+);
+
+const SERVER_URL: Kind = Kind::Text("a URL such as `\"http://10.0.0.1:3000\"`, or `\"unix:PATH\"`");
+
+/// `[[upstream.server]]`
+pub static SERVER: Section = section(
+    "upstream.server",
+    "One server.",
+    &[
+        key("url", SERVER_URL, Required, "Where it is. A path goes before every request's."),
+        key("weight", integer(0, 1000), Is("1"), "Its share of requests, compared with the others. 0: none."),
+        key("backup", Kind::Bool, Is("false"), "It gets requests only when no other can take them."),
+        key(
+            "proxy_protocol",
+            Kind::Choice(&[("none", "no"), ("v1", "in the text form"), ("v2", "in the binary form")]),
+            Is("\"none\""),
+            "Tell it the client's address before the first octet of each connection.",
+        ),
+    ],
+);
+
+/// `tls = {…}` of an upstream
+pub static CLIENT_TLS: Section = section(
+    "upstream.tls",
+    "TLS to servers. Their certificates are verified.",
+    &[
+        key(
+            "ca",
+            Kind::List(&PATH),
+            Is("[]"),
+            "Trust these authorities (PEM) and no others. None: those of the system.",
+        ),
+        key("certificate", PATH, Absent("none is shown"), "A certificate to show when asked for one (PEM)."),
+        key("key", PATH, Absent("see `certificate`"), "Its key (PEM)."),
+        key("tls13_only", Kind::Bool, Is("false"), "Nothing older than TLS 1.3."),
+        key("insecure", Kind::Bool, Is("false"), "Verify nothing. For tests."),
+    ],
+);
+
+/// `health = {…}`
+pub static HEALTH: Section = section(
+    "upstream.health",
+    "Active checks.",
+    &[
+        key("path", Kind::Text("a path"), Is("\"/\""), "What is asked for."),
+        key(
+            "statuses",
+            Kind::Code("status codes such as `\"200-399\"`"),
+            Is("\"200-399\""),
+            "What a healthy server answers.",
+        ),
+        key("interval", time(HOUR), Is("\"5s\""), "Between two checks."),
+        key("timeout", time(HOUR), Is("\"2s\""), "For one check."),
+        key("rise", integer(1, 100), Is("2"), "Successes in a row that bring a server back."),
+        key("fall", integer(1, 100), Is("3"), "Failures in a row that take it out."),
+    ],
+);
+
+/// `ejection = {…}`
+pub static EJECTION: Section = section(
+    "upstream.ejection",
+    "Passive checks: by how requests fare.",
+    &[
+        key("failures", integer(0, 1000), Is("3"), "Failures in a row. 0: never."),
+        key("first", time(HOUR), Is("\"1s\""), "For how long at first; twice as long each time."),
+        key("longest", time(24 * HOUR), Is("\"30s\""), "For how long at most."),
+        key(
+            "slow_start",
+            Kind::Millis { min: 0, max: HOUR },
+            Is("\"0ms\""),
+            "Until a server that came back gets its full share.",
+        ),
+    ],
+);
+
+/// `timeouts = {…}`
+pub static UPSTREAM_TIMEOUTS: Section = section(
+    "upstream.timeouts",
+    "How long things may take.",
+    &[
+        key("resolve", time(HOUR), Is("\"5s\""), "To find a server's address."),
+        key("connect", time(HOUR), Is("\"10s\""), "To connect, all addresses together."),
+        key("tls", time(HOUR), Is("\"10s\""), "For the TLS handshake."),
+        key("queue", time(HOUR), Is("\"5s\""), "For a connection to become free. Beyond: 503."),
+        key("head", time(24 * HOUR), Is("\"60s\""), "From the request's last octet to the response's head."),
+        key("idle", time(24 * HOUR), Is("\"60s\""), "Without any progress."),
+        key("continue", time(HOUR), Is("\"1s\""), "For a 100 before content is sent anyway."),
+        key("tunnel_idle", time(24 * HOUR), Is("\"10m\""), "A tunnel without an octet."),
+        key("tunnel_half_closed", time(24 * HOUR), Is("\"60s\""), "A tunnel of which one side has ended."),
+    ],
+);
+
+/// `connections = {…}`
+pub static CONNECTIONS: Section = section(
+    "upstream.connections",
+    "Connections to servers, kept and used again.",
+    &[
+        key("per_server_max", integer(1, 1_000_000), Is("1024"), "To one server; more requests wait."),
+        key("idle_per_server_max", integer(0, 1_000_000), Is("256"), "Kept to one server."),
+        key(
+            "idle_timeout",
+            time(24 * HOUR),
+            Is("\"60s\""),
+            "How long one is kept, unless the server says less.",
+        ),
+        key("requests_max", integer(0, u32::MAX as u64), Is("0"), "Requests on one. 0: no limit."),
+    ],
+);
 
 /// `access = {…}`
 pub static ACCESS: Section = section(
@@ -803,6 +1061,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("headers", "fields"),
     ("add_header", "fields"),
     ("return", "fixed"),
+    ("proxy_pass", "proxy"),
+    ("reverse_proxy", "proxy"),
+    ("backend", "upstream"),
     ("respond", "fixed"),
     ("rewrite_to", "rewrite"),
     ("error_document", "error_page"),

@@ -1,6 +1,8 @@
 //! Second pass: what the values mean together. Names that lead to two sites, routes without a handler, paths that match
 //! nothing, files that are not there: each with its place, the reason, and what to do.
 
+mod proxy;
+
 use super::diagnose::{Diagnostic, Report, nearest};
 use super::raw::{Span, Table, Text};
 use eleven_net::file::{Options as RootOptions, Symlinks};
@@ -33,7 +35,15 @@ use std::sync::Arc;
 
 /// Makes the plan, reporting everything that is wrong. With an error in the report the plan must not be used.
 pub fn build(root: &Table, directory: &Path, report: &mut Report) -> Plan {
-    let mut builder = Builder { report, directory, routes: 0, content_bytes_max: 0 };
+    let mut builder = Builder {
+        report,
+        directory,
+        routes: 0,
+        content_bytes_max: 0,
+        trusted: TrustedProxies::default(),
+        listeners: Vec::new(),
+        upstreams: Vec::new(),
+    };
     builder.plan(root)
 }
 
@@ -44,6 +54,9 @@ struct Builder<'a> {
     routes: usize,
     /// Size of request content where nothing else is said.
     content_bytes_max: u64,
+    trusted: TrustedProxies,
+    listeners: Vec<ListenAddr>,
+    upstreams: Vec<proxy::Upstream>,
 }
 
 /// Longest file of passwords, error pages or templates that is read.
@@ -76,6 +89,9 @@ impl Builder<'_> {
                 _ => ChainField::XForwardedFor,
             },
         };
+        self.trusted = trusted_proxies.clone();
+        self.listeners = listeners.clone();
+        self.upstreams(root);
         let access_log = root.section("log").and_then(|log| self.access_log(log));
         let server_field = root.text("server_field").map_or("", |text| self.field_value(text)).into();
         let mut settings = self.settings(root);
@@ -458,7 +474,7 @@ impl Builder<'_> {
     }
 
     fn handler(&mut self, table: &Table) -> HandlerPlan {
-        const HANDLERS: [&str; 4] = ["files", "redirect", "fixed", "echo"];
+        const HANDLERS: [&str; 6] = ["files", "redirect", "fixed", "echo", "proxy", "forward"];
         let written: Vec<&str> = HANDLERS.into_iter().filter(|name| table.is_written(name)).collect();
         let mut found = None;
         for name in &written {
@@ -467,6 +483,8 @@ impl Builder<'_> {
                 "files" => HandlerPlan::Files(self.files(section)),
                 "redirect" => self.redirect(section),
                 "fixed" => HandlerPlan::Fixed(self.fixed(section)),
+                "proxy" => self.gateway(section).unwrap_or(HandlerPlan::Echo),
+                "forward" => self.forward(section).unwrap_or(HandlerPlan::Echo),
                 _ => HandlerPlan::Echo,
             };
             found.get_or_insert(handler);

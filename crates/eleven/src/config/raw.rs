@@ -546,6 +546,14 @@ impl Value {
         values.iter().filter_map(Value::text)
     }
 
+    /// The number, if it is one.
+    pub fn number(&self) -> Option<u64> {
+        match self.data {
+            Data::Integer(number) => Some(number),
+            _ => None,
+        }
+    }
+
     /// The text, if it is one.
     pub fn text(&self) -> Option<Text<'_>> {
         match &self.data {

@@ -143,6 +143,17 @@ impl Kind {
         if let Kind::List(inner) = self {
             return inner.repair(value);
         }
+        if let (Kind::Section(section), value) = (self, value) {
+            // `proxy = "http://…"`: the one thing that must be said was said.
+            let mut required = section.keys().filter(|key| matches!(key.default, Default::Required));
+            let (Some(only), None) = (required.next(), required.next()) else { return None };
+            return match value {
+                DeValue::String(text) if only.kind.takes(value) => {
+                    Some(format!("write `{{ {} = {} }}`", only.name, quoted(text)))
+                }
+                _ => None,
+            };
+        }
         let repaired = match (self, value) {
             (Kind::Bool, DeValue::String(text)) => match &*text.to_ascii_lowercase() {
                 "true" | "yes" | "on" | "1" => "true".into(),

@@ -2,6 +2,27 @@ use super::*;
 use diagnose::{Severity, position};
 use std::path::PathBuf;
 
+/// A certificate made for these tests, and its key, which opens nothing.
+const CA: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBdTCCARugAwIBAgIUMcI8o/NaopjwGqIWQ7MSDXTjA4cwCgYIKoZIzj0EAwIw\n\
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjQyMTM1MTNaGA8yMTI2MTAzMTIxMzUx\n\
+M1owDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABIIa\n\
+6BFk1XZ1nwgXxPD0aeWq4qt1fYrDts933G08mv/SjEGj4b8HqNCOIZz6u3Xpko4H\n\
+PntFwPsCOvZggGECG1GjUzBRMB0GA1UdDgQWBBSb8CpRLPOXIKbGmOn5B8ezgfKt\n\
+GDAfBgNVHSMEGDAWgBSb8CpRLPOXIKbGmOn5B8ezgfKtGDAPBgNVHRMBAf8EBTAD\n\
+AQH/MAoGCCqGSM49BAMCA0gAMEUCIAfHlosf8muZzS7Yqo7F+mvszBeQVaaaGAfi\n\
+RDkOXc2XAiEAsCQvvRD1B06jFZjnhcqLvmAAXpxNY7MzPrm68EFRxm8=\n\
+-----END CERTIFICATE-----\n\
+";
+const KEY: &str = "\
+-----BEGIN PRIVATE KEY-----\n\
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgMQXhFQ50JYXPM8Q+\n\
+X4E8wJumOYn0/7aN2eFWcPqYGwChRANCAASCGugRZNV2dZ8IF8Tw9GnlquKrdX2K\n\
+w7bPd9xtPJr/0oxBo+G/B6jQjiGc+rt16ZKOBz57RcD7Ajr2YIBhAhtR\n\
+-----END PRIVATE KEY-----\n\
+";
+
 /// A directory with what the examples name.
 struct Place(PathBuf);
 
@@ -12,6 +33,9 @@ impl Place {
         std::fs::create_dir_all(path.join("images")).unwrap();
         std::fs::write(path.join("users"), "ann:$apr1$saltsalt$yAAkm4libquA.ZWLHbSBq/\n").unwrap();
         std::fs::write(path.join("digest"), "ann:restricted:0123456789abcdef0123456789abcdef\n").unwrap();
+        for (name, pem) in [("ca.pem", CA), ("client.pem", CA), ("client.key", KEY)] {
+            std::fs::write(path.join(name), pem).unwrap();
+        }
         std::fs::write(path.join("404.html"), "<h1>no</h1>").unwrap();
         std::fs::write(path.join("5xx.jinja"), "{{ status }}").unwrap();
         Place(path)
