@@ -152,6 +152,24 @@ impl Reader {
         Some(piece)
     }
 
+    /// Everything that is still to come, as pieces, if all of it lies in memory.
+    pub fn take_pieces(&mut self) -> Option<Vec<Bytes>> {
+        if let Some(whole) = self.take_whole() {
+            return Some(vec![whole]);
+        }
+        let (Source::Blocks(blocks), Some(end)) = (&self.source, self.end) else { return None };
+        let mut pieces = Vec::with_capacity((end - self.at) as usize / BLOCK_BYTES + 2);
+        while self.at < end {
+            let piece = slice_block(blocks, self.at, end);
+            if piece.is_empty() {
+                return None;
+            }
+            self.at += piece.len() as u64;
+            pieces.push(piece);
+        }
+        Some(pieces)
+    }
+
     /// The next chunk, or how the content ended. After an end it is [`Reason::AlreadyEnded`] only where the
     /// source knows; do not ask again.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<()>> {
@@ -558,11 +576,12 @@ impl Follower {
                 writer.wake();
             }
         }
-        if end.is_some_and(|end| at >= end) && end != self.fill.expected {
+        let at_end = end.is_some_and(|end| at >= end);
+        if at_end && end != self.fill.expected {
             // A range that ends before the fill does: its octets are all there.
             return Poll::Ready(Step::Have(Next::Complete(())));
         }
-        if at < state.length {
+        if at < state.length && !at_end {
             let (block, from) = (at / BLOCK_BYTES as u64, (at % BLOCK_BYTES as u64) as usize);
             if block < state.first {
                 return Poll::Ready(match &state.file {
@@ -598,5 +617,125 @@ impl Drop for Follower {
         if let Some(writer) = state.writer.take() {
             writer.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(length: usize) -> (Vec<u8>, Content) {
+        let octets: Vec<u8> = (0..length).map(|i| (i / 3) as u8).collect();
+        let blocks: Vec<Bytes> = octets.chunks(BLOCK_BYTES).map(Bytes::copy_from_slice).collect();
+        (octets, Content::Blocks(blocks.into(), length as u64))
+    }
+
+    fn spans(length: u64) -> Vec<Span> {
+        let block = BLOCK_BYTES as u64;
+        let edges = [0, 1, block - 1, block, block + 1, 2 * block - 1, 2 * block, length - 1];
+        let all = edges.iter().flat_map(|&first| edges.iter().map(move |&last| Span { first, last }));
+        all.filter(|span| span.first <= span.last && span.last < length).collect()
+    }
+
+    #[tokio::test]
+    async fn every_span_of_blocks() {
+        let (octets, content) = blocks(3 * BLOCK_BYTES - 5);
+        assert_eq!(content.reader(None).unwrap().read_all().await.unwrap(), octets);
+        for span in spans(octets.len() as u64) {
+            let expected = &octets[span.first as usize..=span.last as usize];
+            assert_eq!(content.reader(Some(span)).unwrap().read_all().await.unwrap(), expected, "{span:?}");
+            let pieces = content.reader(Some(span)).unwrap().take_pieces().unwrap();
+            assert_eq!(pieces.concat(), expected, "{span:?}");
+            if let Some(whole) = content.reader(Some(span)).unwrap().take_whole() {
+                assert_eq!(whole, expected);
+            }
+        }
+        let beyond = Span { first: 0, last: octets.len() as u64 };
+        assert!(content.reader(Some(beyond)).is_none());
+    }
+
+    #[tokio::test]
+    async fn readers_follow_a_fill_from_anywhere() {
+        let (octets, _) = blocks(2 * BLOCK_BYTES + 777);
+        let fill = Fill::new(Some(octets.len() as u64), Keeping::Memory);
+        let content = Content::Filling(fill.clone());
+        let mut readers: Vec<(Span, Reader)> =
+            spans(octets.len() as u64).into_iter().map(|s| (s, content.reader(Some(s)).unwrap())).collect();
+        let mut whole = content.reader(None).unwrap();
+        let writer = async {
+            for chunk in octets.chunks(997) {
+                fill.push(chunk);
+                tokio::task::yield_now().await;
+            }
+            assert!(fill.complete());
+        };
+        let (_, all) = tokio::join!(writer, whole.read_all());
+        assert_eq!(all.unwrap(), octets);
+        for (span, reader) in &mut readers {
+            let expected = &octets[span.first as usize..=span.last as usize];
+            assert_eq!(reader.read_all().await.unwrap(), expected, "{span:?}");
+        }
+        // What was gathered is the same, and readers that are late still read on.
+        let mut late = content.reader(None).unwrap();
+        assert!(matches!(late.next().await, Next::Data(_)));
+        let gathered = fill.gathered().unwrap();
+        assert_eq!(gathered.length(), Some(octets.len() as u64));
+        assert_eq!(gathered.reader(None).unwrap().take_pieces().unwrap().concat(), octets);
+        assert!(late.read_all().await.is_ok());
+        assert_eq!(fill.readers(), 1 + readers.len() + 1);
+    }
+
+    /// Invariant 9: only a fill that ended whole ends whole for its readers (C29).
+    #[tokio::test]
+    async fn ends_are_told_apart() {
+        for (expected, pushed, aborted, end) in [
+            (Some(5), &b"12345"[..], None, Ok(())),
+            (None, b"12345", None, Ok(())),
+            (None, b"", None, Ok(())),
+            (Some(6), b"12345", None, Err(Reason::Truncated)),
+            (Some(4), b"12345", None, Err(Reason::Truncated)),
+            (Some(5), b"12345", Some(Reason::Broken), Err(Reason::Broken)),
+        ] {
+            let fill = Fill::new(expected, Keeping::Memory);
+            let mut reader = Content::Filling(fill.clone()).reader(None).unwrap();
+            fill.push(pushed);
+            match aborted {
+                Some(reason) => fill.abort(reason),
+                None => assert_eq!(fill.complete(), end.is_ok()),
+            }
+            assert_eq!(reader.read_all().await.map(|_| ()), end, "{expected:?} {pushed:?}");
+            assert_eq!(fill.ended(), Some(end));
+            assert_eq!(fill.gathered().is_some(), end.is_ok());
+            // The first end counts.
+            fill.abort(Reason::Cancelled);
+            assert_eq!(fill.ended(), Some(end));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_is_not_kept_waits_for_its_slowest_reader() {
+        let fill = Fill::new(None, Keeping::Pass);
+        let content = Content::Filling(fill.clone());
+        let (mut fast, mut slow) = (content.reader(None).unwrap(), content.reader(None).unwrap());
+        let chunk = vec![7; BLOCK_BYTES];
+        let full = || async {
+            tokio::time::timeout(std::time::Duration::ZERO, poll_fn(|cx| fill.poll_room(cx))).await
+        };
+        let mut pushed = 0;
+        while full().await.is_ok() {
+            fill.push(&chunk);
+            pushed += 1;
+            assert!(matches!(fast.next().await, Next::Data(_)));
+            assert!(pushed < 100, "it never waits");
+        }
+        assert_eq!(pushed * BLOCK_BYTES as u64 / PASS_WINDOW_BYTES, 1);
+        // One that falls behind what was let go cannot begin; one that reads on makes room.
+        assert!(matches!(slow.next().await, Next::Data(_)));
+        assert!(matches!(slow.next().await, Next::Data(_)));
+        assert!(full().await.is_ok());
+        assert!(content.reader(None).is_none());
+        drop(slow);
+        fill.push(&chunk);
+        assert!(full().await.is_ok());
     }
 }
