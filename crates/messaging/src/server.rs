@@ -118,6 +118,9 @@ pub struct Answer<'a> {
     pub date: &'a [u8],
     /// The driver's wish to end the connection.
     pub close: Option<CloseReason>,
+    /// The driver goes on reading the request's content for its handler while the response is under way, so
+    /// that content which has not come yet is no reason to close.
+    pub content_is_read: bool,
     /// The content is worth a `gzip` transfer coding where the client asks for it.
     pub compressible: bool,
 }
@@ -523,7 +526,8 @@ impl ServerConnection {
         if limit > 0 && self.behind.is_empty() && self.served >= limit {
             return Some(CloseReason::RequestsMax);
         }
-        match persistence::after_unread(self.unread(), self.config.limits.drain_bytes_max) {
+        let unread = if answer.content_is_read { Unread::Nothing } else { self.unread() };
+        match persistence::after_unread(unread, self.config.limits.drain_bytes_max) {
             Persistence::Keep => None,
             Persistence::Close(reason) => Some(reason),
         }

@@ -19,6 +19,8 @@ const DELAY_SECONDS_MAX: u64 = 60;
 const STREAM_LINES_MAX: u64 = 1_000_000;
 /// Largest `/bytes`, in octets: 1 GiB.
 const BYTES_MAX: u64 = 1 << 30;
+/// Content that `/echo` repeats: 1 MiB.
+const ECHOED_BYTES_MAX: usize = 1 << 20;
 /// Content that flows waits in no more than this many octets.
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -59,7 +61,7 @@ impl Echo {
         match (segments[0], segments.get(1).copied().unwrap_or_default()) {
             (b"", _) if matches!(request.head.method, Method::Post | Method::Put) => echo_content(request),
             (b"", _) => Response::text(Status::OK, TEXT, GREETING).into(),
-            (b"echo", _) => Response::text(Status::OK, TEXT, describe(request)).into(),
+            (b"echo", _) => echo_request(request),
             (b"cookie", _) => Response::text(Status::OK, TEXT, cookies(&request.head.fields)).into(),
             (b"status", code) => status(code).into(),
             (b"delay", seconds) => delay(seconds),
@@ -153,6 +155,24 @@ fn bad_because(reason: Reason) -> Response {
     Response::text(Status::BAD_REQUEST, TEXT, format!("{reason}\n"))
 }
 
+/// The request as received, with its content, up to a measure.
+fn echo_request(request: &mut Request) -> Handled {
+    if !matches!(request.content, RequestContent::Pipe(_)) {
+        return Response::text(Status::OK, TEXT, describe(request)).into();
+    }
+    let mut request = request.take();
+    Handled::later(async move {
+        if let RequestContent::Pipe(reader) = std::mem::take(&mut request.content) {
+            request.content = match read_whole(reader, ECHOED_BYTES_MAX).await {
+                Ok((content, trailers)) => RequestContent::Whole(content, trailers),
+                Err(Reason::TooLarge) => return Response::new(Status::CONTENT_TOO_LARGE),
+                Err(_) => return bad("the content did not come to its end\n"),
+            };
+        }
+        Response::text(Status::OK, TEXT, describe(&request))
+    })
+}
+
 /// The request as received, line by line.
 fn describe(request: &Request) -> Vec<u8> {
     let head = &request.head;
@@ -169,9 +189,18 @@ fn describe(request: &Request) -> Vec<u8> {
         out.extend_from_slice(field.value);
         out.push(b'\n');
     }
-    if let RequestContent::Whole(content, _) = &request.content {
+    if let RequestContent::Whole(content, trailers) = &request.content {
         out.push(b'\n');
         out.extend_from_slice(content);
+        if let Some(trailers) = trailers {
+            out.push(b'\n');
+            for field in trailers.iter() {
+                out.extend_from_slice(field.name);
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(field.value);
+                out.push(b'\n');
+            }
+        }
     }
     out
 }

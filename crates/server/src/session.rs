@@ -8,6 +8,8 @@
 
 mod close;
 mod long;
+#[cfg(test)]
+mod tests;
 
 use crate::record::Record;
 use crate::request::{Peer, Request, RequestContent};
@@ -363,7 +365,7 @@ impl Session {
     ) -> Result<(Persistence, Option<Bytes>), Misuse> {
         let machine = &mut self.machine;
         let close = response.close.or(self.worker.ledger().is_stopping().then_some(CloseReason::Stopping));
-        self.worker.with_date(|date| write_head(machine, response, close, date, out))?;
+        self.worker.with_date(|date| write_head(machine, response, close, false, date, out))?;
         let body = machine.body()?;
         let mut large = None;
         match &response.content {
@@ -535,6 +537,7 @@ fn write_head(
     machine: &mut ServerConnection,
     response: &Response,
     close: Option<CloseReason>,
+    content_is_read: bool,
     date: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Framing, Misuse> {
@@ -555,6 +558,7 @@ fn write_head(
     let compressible = response.status == Status::OK
         && !fields.contains(eleven_semantics::Known::ContentEncoding)
         && !matches!(response.content, Content::File(_) | Content::Parts(_));
-    let answer = Answer { status: response.status, fields, length, date, close, compressible };
+    let answer =
+        Answer { status: response.status, fields, length, date, close, content_is_read, compressible };
     machine.respond(&answer, out)
 }

@@ -174,6 +174,7 @@ pub fn answer(connection: &mut ServerConnection, out: &mut Vec<u8>) -> Persisten
         length: Length::Known(0),
         date: b"",
         close: None,
+        content_is_read: false,
         compressible: false,
     };
     connection.respond(&answer, out).expect("a response is owed");

@@ -202,6 +202,9 @@ struct Long<'s> {
     switch: Option<Box<dyn Switch>>,
     intake: Intake,
     intake_bytes: u64,
+    /// Content read away that nobody wanted, and whether it passed its limit.
+    drained_bytes: u64,
+    overdrawn: bool,
     ending: Option<CloseReason>,
     /// A close-delimited response was cut: only a reset tells the client.
     reset: bool,
@@ -232,6 +235,8 @@ pub(super) async fn run(session: &mut Session, start: Start) -> Outcome {
         switch: None,
         intake: Intake::Nowhere,
         intake_bytes: 0,
+        drained_bytes: 0,
+        overdrawn: false,
         ending: start.ending,
         reset: false,
         sent_bytes: 0,
@@ -308,6 +313,9 @@ impl Long<'_> {
         if let Some(reason) = self.ending {
             self.session.carry = self.input.split_off(self.at.min(self.input.len()));
             return Some(Outcome::Close(reason));
+        }
+        if self.overdrawn {
+            return Some(Outcome::Close(CloseReason::ContentUnread));
         }
         let idle = self.queue.is_empty() && !self.session.machine.is_receiving_content();
         idle.then_some(Outcome::Keep)
@@ -425,8 +433,10 @@ impl Long<'_> {
         }
         let stopping = self.session.worker.ledger().is_stopping();
         let close = response.close.or(stopping.then_some(CloseReason::Stopping));
+        let reading = self.is_read_by_handler();
         let (machine, out) = (&mut self.session.machine, &mut self.out);
-        let written = self.session.worker.with_date(|date| write_head(machine, &response, close, date, out));
+        let written =
+            self.session.worker.with_date(|date| write_head(machine, &response, close, reading, date, out));
         let framing = match written {
             Ok(framing) => framing,
             Err(misuse) => {
@@ -455,6 +465,12 @@ impl Long<'_> {
         let (status, fields) = (response.status, response.fields);
         self.sending = Some(Sending { source, status, fields, content_bytes, until_close });
         true
+    }
+
+    /// Whether the content still to come is for the front request, and its handler reads it.
+    fn is_read_by_handler(&self) -> bool {
+        let alive = matches!(&self.intake, Intake::Pipe { writer, .. } if !writer.is_reader_gone());
+        alive && self.queue.len() == 1 && !self.session.machine.awaits_continue()
     }
 
     /// A response that the machine does not write as it is: 500 instead, if that is still possible.
@@ -789,6 +805,13 @@ impl Long<'_> {
             _ => return Consumed::NeedMore,
         };
         self.intake_bytes += data.len() as u64;
+        if !matches!(self.intake, Intake::Pipe { .. }) {
+            self.drained_bytes += data.len() as u64;
+            if self.drained_bytes > self.session.machine.config().limits.drain_bytes_max {
+                // Too much to read away for the sake of one more exchange.
+                self.overdrawn = true;
+            }
+        }
         if let Intake::Pipe { writer, early } = &mut self.intake {
             if self.intake_bytes > self.settings.limits.content_bytes_max {
                 self.content_too_large();
