@@ -302,6 +302,7 @@ fn answer(server: &mut ServerConnection, out: &mut Vec<u8>) {
         length: Length::Known(0),
         date: b"",
         close: None,
+        content_is_read: false,
         compressible: false,
     };
     server.respond(&answer, out).expect("a complete request can be answered");
