@@ -181,6 +181,7 @@ fn serve_requests(request: &[u8], count: u32) {
             length: Length::Known(13),
             date: b"Date: Tue, 24 Nov 2026 12:00:00 GMT\r\n",
             close: None,
+            content_is_read: false,
             compressible: false,
         };
         server.respond(&answer, &mut out).expect("a request waits");

@@ -274,6 +274,7 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
             length: length(message),
             date: b"Date: Tue, 24 Nov 2026 12:00:00 GMT\r\n",
             close: None,
+            content_is_read: false,
             compressible: true,
         };
         let framing = server.respond(&answer, &mut wire).unwrap();

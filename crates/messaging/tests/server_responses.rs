@@ -49,6 +49,7 @@ fn ok<'a>() -> Answer<'a> {
         length: Length::Known(0),
         date: b"",
         close: None,
+        content_is_read: false,
         compressible: false,
     }
 }
