@@ -537,6 +537,96 @@ fn rewritten_paths() {
     }
 }
 
+/// Faults P01 to P13, P19, P20 at random: whatever is asked for and however, nothing outside the tree is shown,
+/// nothing hidden, and nothing panics.
+#[test]
+fn no_request_reaches_what_is_not_shown() {
+    const PIECES: [&str; 30] = [
+        "/",
+        "/",
+        "/",
+        "..",
+        ".",
+        "%2e",
+        "%2E%2e",
+        "%2f",
+        "%5c",
+        "%00",
+        "%25",
+        "..;",
+        "a.txt",
+        "dir",
+        "b.txt",
+        "secret",
+        "root",
+        "outside",
+        "linked",
+        "inside",
+        "proc",
+        "etc",
+        "passwd",
+        ".git",
+        "config",
+        ".env",
+        "%c0%ae",
+        "x.eleven-part",
+        "index.html",
+        "//",
+    ];
+    const FIELDS: [(&str, &str); 12] = [
+        ("Range", "bytes=0-2"),
+        ("Range", "bytes=-1,0-0"),
+        ("Range", "bytes=9-"),
+        ("If-Range", "\"x\""),
+        ("If-None-Match", "*"),
+        ("If-Match", "*"),
+        ("If-Match", "\"x"),
+        ("If-Modified-Since", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("Accept-Encoding", "gzip, *;q=0"),
+        ("Accept-Language", "de, en;q=0.3"),
+        ("Accept", "application/json"),
+        ("Content-Range", "bytes 0-0/1"),
+    ];
+    for symlinks in [Symlinks::Refuse, Symlinks::Beneath] {
+        let mut options = options();
+        options.lookups.siblings = Coding::ALL.into();
+        options.lookups.languages = ["en".into(), "de".into()].into();
+        let scratch = tree();
+        std::fs::write(scratch.0.join("secret"), "TOP SECRET").unwrap();
+        let site = Site::mounted(scratch, "", options, Options { symlinks, dot_names: false });
+        let mut rng = eleven_testkit::Rng::new(20);
+        let mut shown = 0;
+        for _ in 0..20_000 {
+            let mut target = String::from("/");
+            for _ in 0..rng.below(9) {
+                target.push_str(rng.pick::<&str>(&PIECES));
+            }
+            let lines: Vec<_> = (0..rng.below(3)).map(|_| *rng.pick(&FIELDS)).collect();
+            let method = if rng.chance(1, 5) { Method::Head } else { Method::Get };
+            let answer = site.ask(method, &target, &lines);
+            assert!([200, 206, 301, 304, 400, 403, 404, 412, 416].contains(&answer.status), "{target}");
+            if matches!(answer.status, 200 | 206) {
+                let text = String::from_utf8_lossy(&answer.content).into_owned();
+                let allowed = ["front", "a", "dir front", "b"];
+                let part = answer.status == 206;
+                let fine = allowed
+                    .iter()
+                    .any(|file| *file == text || (part && (file.contains(&text) || text.starts_with("--"))));
+                assert!(fine, "{target}: {text}");
+                assert!(
+                    !text.contains("SECRET") && !text.contains("env") && !text.contains("git"),
+                    "{target}"
+                );
+                shown += 1;
+            }
+            if answer.status == 301 {
+                assert!(answer.get("Location").starts_with('/') && !answer.get("Location").starts_with("//"));
+            }
+        }
+        assert!(shown > 1000, "{shown}");
+    }
+}
+
 /// Two trees in one worker do not see each other's memory.
 #[test]
 fn trees_are_told_apart() {
