@@ -22,7 +22,7 @@ use crate::worker::Worker;
 use eleven_net::clock;
 use eleven_net::file::Root;
 use eleven_net::pipe::{Next, Reason, pipe};
-use eleven_semantics::target::InvalidPath;
+use eleven_semantics::target::{InvalidPath, push_encoded_path};
 use eleven_semantics::{Fields, Known, Method, Status, Version};
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -172,9 +172,15 @@ struct Trip {
 
 /// Why a request does not go on to its handler now.
 enum Stop {
-    Answer(Response),
+    Answer(Box<Response>),
     /// A password must be hashed first.
-    Hash(Job),
+    Hash(Box<Job>),
+}
+
+impl Stop {
+    fn answer(response: Response) -> Stop {
+        Stop::Answer(Box::new(response))
+    }
 }
 
 impl Trip {
@@ -211,7 +217,9 @@ impl Steps {
         }
         match self.before(&goal, request, &mut trip, worker) {
             Ok(()) => self.call(&goal, request, trip, worker),
-            Err(Stop::Answer(response)) => Handled::Ready(self.after(response, &trip, Some(request), worker)),
+            Err(Stop::Answer(response)) => {
+                Handled::Ready(self.after(*response, &trip, Some(request), worker))
+            }
             Err(Stop::Hash(job)) => {
                 trip.reading = Some(Reading::of(&request.head.fields));
                 let (steps, worker, mut request) = (self.clone(), worker.clone(), request.take());
@@ -242,7 +250,7 @@ impl Steps {
                 Handled::Ready(response) => response,
                 Handled::Later(future) => future.await,
             },
-            Err(Stop::Answer(response)) => self.after(response, &trip, Some(request), worker),
+            Err(Stop::Answer(response)) => self.after(*response, &trip, Some(request), worker),
             Err(Stop::Hash(_)) => Response::new(Status::INTERNAL_SERVER_ERROR),
         }
     }
@@ -353,7 +361,7 @@ impl Steps {
             Err(too_many) => {
                 let mut response = trip.refuse(Status::TOO_MANY_REQUESTS, "rate");
                 response.add(Known::RetryAfter, too_many.retry_after_s.to_string());
-                Err(Stop::Answer(response))
+                Err(Stop::answer(response))
             }
         }
     }
@@ -368,7 +376,7 @@ impl Steps {
             (false, verdict) if verdict.passes() => return Ok(false),
             (false, _) => {}
         }
-        Err(Stop::Answer(trip.refuse(Status::FORBIDDEN, "address")))
+        Err(Stop::answer(trip.refuse(Status::FORBIDDEN, "address")))
     }
 
     /// Browsers ask without credentials, so this comes before them.
@@ -378,7 +386,7 @@ impl Steps {
         if Cors::is_preflight(&head.method, &head.fields) {
             let mut response = Response::new(Status::NO_CONTENT);
             response.fields = cors.answer_preflight(&head.fields).into();
-            return Err(Stop::Answer(response));
+            return Err(Stop::answer(response));
         }
         Ok(())
     }
@@ -404,7 +412,7 @@ impl Steps {
         );
         match judgement {
             Judgement::Settled(outcome) => self.authenticated(outcome, request, trip, worker),
-            Judgement::Hash(job) => Err(Stop::Hash(job)),
+            Judgement::Hash(job) => Err(Stop::Hash(Box::new(job))),
         }
     }
 
@@ -435,12 +443,12 @@ impl Steps {
         if denied == Denied::Busy {
             response.add(Known::RetryAfter, "1");
         }
-        Err(Stop::Answer(response))
+        Err(Stop::answer(response))
     }
 
     /// 404, 405, 400, 421: what there is no route for.
     fn lead_nowhere(&self, goal: &Goal<'_>, trip: &mut Trip) -> Result<(), Stop> {
-        Err(Stop::Answer(match goal {
+        Err(Stop::answer(match goal {
             Goal::Route(..) => return Ok(()),
             Goal::Misdirected => trip.refuse(Status::MISDIRECTED_REQUEST, "no-such-site"),
             Goal::Nowhere(_, Nowhere::NotFound) => trip.refuse(Status::NOT_FOUND, "no-such-route"),
@@ -464,7 +472,7 @@ impl Steps {
         };
         match length {
             Some(length) if length <= max => {}
-            Some(_) => return Err(Stop::Answer(trip.refuse(Status::CONTENT_TOO_LARGE, "content-too-large"))),
+            Some(_) => return Err(Stop::answer(trip.refuse(Status::CONTENT_TOO_LARGE, "content-too-large"))),
             None if max == u64::MAX => {}
             None => {
                 if let RequestContent::Pipe(reader) = std::mem::take(&mut request.content) {
@@ -516,27 +524,38 @@ impl Steps {
             Some(template) => template,
             None if stripped => {
                 static REST: OnceLock<Template> = OnceLock::new();
-                REST.get_or_init(|| Template::parse("/{rest}{query}").expect("a template that is right"))
+                REST.get_or_init(|| Template::parse("{path}{query}").expect("a template that is right"))
             }
             None => return Ok(()),
         };
         self.lead(template, goal, request)
-            .map_err(|BadPath| Stop::Answer(trip.refuse(Status::BAD_REQUEST, "rewrite")))
+            .map_err(|BadPath| Stop::answer(trip.refuse(Status::BAD_REQUEST, "rewrite")))
     }
 
-    /// Leads a request to where a template says.
+    /// Leads a request to where a template says. Where the handler does not see the route's prefix, the template does
+    /// not either.
     fn lead(&self, template: &Template, goal: &Goal<'_>, request: &mut Request) -> Result<(), BadPath> {
-        let Goal::Route(site, condition, _) = goal else { return Ok(()) };
+        let Goal::Route(site, condition, route) = goal else { return Ok(()) };
         let path = request.path().map_err(|_| BadPath)?.to_vec();
         let host = request.head.fields.get(Known::Host).unwrap_or_default();
+        let mount = mount(condition, route);
+        let seen = match path.strip_prefix(&mount[..]) {
+            Some(b"") => b"/",
+            Some(seen) => seen,
+            None => &path,
+        };
         let place = Place {
-            path: &path,
-            prefix_len: condition.path.prefix_len(),
+            path: seen,
+            prefix_len: condition.path.prefix_len() - mount.len(),
             query: request.head.target.query(),
             host: if site.host.is_empty() { host } else { site.host.as_bytes() },
             scheme: request.scheme(),
         };
-        let target = template.expand(&place);
+        let mut target = Vec::new();
+        if let HandlerPlan::Files(_) = &route.handler {
+            push_encoded_path(&mut target, &mount);
+        }
+        target.extend_from_slice(&template.expand(&place));
         request.rewrite(&target).map_err(|_| BadPath)?;
         request.path().map(|_| ()).map_err(|_| BadPath)
     }
@@ -609,8 +628,8 @@ impl Steps {
         let pages = trip.policy().map_or(&none, |policy| &policy.error_pages);
         // What an application said stays; what this server said in passing gives way to the site's own page.
         let ours = trip.route.as_ref().is_none_or(|route| route.handler.is_ours());
-        if !silent && !(ours && pages.has(response.status) && !matches!(response.content, Content::Pipe(..)))
-        {
+        let gives_way = ours && pages.has(response.status) && !matches!(response.content, Content::Pipe(..));
+        if !silent && !gives_way {
             return;
         }
         let reading = trip.reading.or_else(|| request.map(|request| Reading::of(&request.head.fields)));

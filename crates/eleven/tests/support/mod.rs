@@ -32,15 +32,27 @@ impl Server {
         Server::start(&[&["echo"], args].concat())
     }
 
+    /// `eleven serve --config` with this text in a file of the folder, and a listener on a free port before it.
+    pub fn configured(folder: &Folder, config: &str) -> Server {
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n\n{config}");
+        let file = folder.write("eleven.toml", text);
+        let file = file.to_str().expect("temporary folders have plain names");
+        Server::spawn(Command::new(env!("CARGO_BIN_EXE_eleven")), &["serve", "--config", file])
+    }
+
     /// A command that listens on a port of its own choice and prints its URL.
     pub fn start(args: &[&str]) -> Server {
         Server::start_by(Command::new(env!("CARGO_BIN_EXE_eleven")), args)
     }
 
     /// [`Server::start`] by way of a prepared command, such as one with other limits.
-    pub fn start_by(mut command: Command, args: &[&str]) -> Server {
-        command.args(args).args(["--listen", "127.0.0.1:0", "--quiet"]);
+    pub fn start_by(command: Command, args: &[&str]) -> Server {
+        Server::spawn(command, &[args, &["--listen", "127.0.0.1:0", "--quiet"]].concat())
+    }
+
+    fn spawn(mut command: Command, args: &[&str]) -> Server {
         let mut child = command
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
