@@ -105,7 +105,7 @@ files = { root = "www", try = ["{path}.txt", "/index.html"] }
 [[site.route]]
 path = "/strict"
 strip_prefix = true
-files = { root = "www", languages = ["en"], strict_negotiation = true }
+files = { root = "www", precompressed = "gzip", strict_negotiation = true }
 
 [[site.route]]
 path = "/debug"
@@ -139,7 +139,8 @@ fn folder() -> Folder {
     folder.write("www/index.html", "<h1>home</h1>\n");
     folder.write("www/page.txt", "page\n");
     folder.write("www/a b.txt", "space\n");
-    folder.write("www/doc.html.en", "english\n");
+    folder.write("www/doc.txt", "doc\n");
+    folder.write("www/doc.txt.gz", "not looked into\n");
     folder.write("other/index.html", "<h1>other</h1>\n");
     folder.write("up/there.txt", "old\n");
     folder.write("up/dir/x", "x");
@@ -198,7 +199,7 @@ fn every_status_in_its_situation() {
         (404, format!("GET /a%2fb {HOST}")),
         (405, format!("PUT /page.txt {HOST}\nContent-Length: 0")),
         (405, "GET /exact HTTP/1.1\nHost: methods.test".to_owned()),
-        (406, format!("GET /strict/doc.html {HOST}\nAccept: image/png")),
+        (406, format!("GET /strict/doc.txt {HOST}\nAccept-Encoding: *;q=0")),
         (408, String::new()),
         (409, format!("PUT /up/dir {HOST}\nContent-Length: 0")),
         (410, format!("GET /gone {HOST}")),
