@@ -15,6 +15,7 @@ pub mod fields;
 pub mod forwarding;
 pub mod grammar;
 pub mod media_type;
+pub mod meta_variables;
 pub mod method;
 pub mod names;
 pub mod negotiation;
