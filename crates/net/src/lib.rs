@@ -12,6 +12,7 @@ pub mod file;
 pub mod ledger;
 pub mod listener;
 pub mod memory;
+pub mod packet;
 pub mod pipe;
 pub mod proxy_protocol;
 pub mod random;
