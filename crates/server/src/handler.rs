@@ -1,6 +1,7 @@
 //! Handlers: what answers a request. A closed set with one match, so that adding one is a variant and a folder,
 //! and the compiler finds every place.
 
+use crate::apps::Application;
 use crate::echo::Echo;
 use crate::files::Files;
 use crate::fixed::{Fixed, Redirect};
@@ -13,6 +14,7 @@ use eleven_semantics::Method;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A handler's answer.
 pub enum Handled {
@@ -50,6 +52,8 @@ pub enum Handler {
     Redirect(Redirect),
     /// Always the same response.
     Fixed(Fixed),
+    /// A Python application in worker processes.
+    Application(Arc<Application>),
 }
 
 impl Handler {
@@ -62,6 +66,7 @@ impl Handler {
             Handler::Forward(proxy) => proxy.handle(request),
             Handler::Redirect(redirect) => redirect.handle(request).into(),
             Handler::Fixed(fixed) => fixed.handle(request).into(),
+            Handler::Application(application) => application.handle(request),
         }
     }
 
@@ -75,7 +80,7 @@ impl Handler {
         match self {
             Handler::Redirect(_) | Handler::Fixed(_) => true,
             Handler::Files(_) => matches!(method, Method::Get | Method::Head),
-            Handler::Echo(_) | Handler::Gateway(_) | Handler::Forward(_) => false,
+            Handler::Echo(_) | Handler::Gateway(_) | Handler::Forward(_) | Handler::Application(_) => false,
         }
     }
 
@@ -88,6 +93,7 @@ impl Handler {
             Handler::Forward(_) => "forward",
             Handler::Redirect(_) => "redirect",
             Handler::Fixed(_) => "fixed",
+            Handler::Application(_) => "application",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod after;
+pub mod apps;
 pub mod before;
 pub mod echo;
 pub mod files;

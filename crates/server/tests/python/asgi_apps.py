@@ -166,3 +166,17 @@ async def websocket(scope, receive, send):
             await send({"type": "websocket.send", "text": message["text"].upper()})
         else:
             await send({"type": "websocket.send", "bytes": message["bytes"][::-1]})
+
+
+async def at_ticks(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    try:
+        while True:
+            await send({"type": "http.response.body", "body": b"tick\n" * 100, "more_body": True})
+            await asyncio.sleep(0.005)
+    except OSError:
+        message = await receive()
+        if message["type"] == "http.request":
+            message = await receive()
+        seen.append("left: " + message["type"])
+        raise

@@ -141,8 +141,8 @@ class Worker:
             flags |= wire.HEAD_METHOD
         return self.send(head, content, flags)
 
-    def asgi(self, path="/", content=b"", method="GET", flags=wire.CONTENT_INLINE, query="", fields=()):
-        parts = [method, "1.1", "http", path, query, "", "127.0.0.1", "4711", "localhost", "8000"]
+    def asgi(self, path="/", content=b"", method="GET", flags=wire.CONTENT_INLINE, query="", fields=(), raw_path=None):
+        parts = [method, "1.1", "http", path, raw_path or path, query, "", "127.0.0.1", "4711", "localhost", "8000"]
         for pair in [("host", "localhost:8000"), *fields]:
             parts += pair
         if method == "HEAD":

@@ -211,3 +211,42 @@ def fails():
 
 
 not_callable = 5
+
+
+def at_sleep(environ, start_response):
+    import time
+
+    time.sleep(float(environ["QUERY_STRING"]))
+    return reply(start_response, b"slept")
+
+
+def at_pid(environ, start_response):
+    return reply(start_response, str(os.getpid()).encode())
+
+
+def at_short(environ, start_response):
+    start_response("200 OK", [("Content-Length", "10")])
+    return [b"short"]
+
+
+def at_shortstream(environ, start_response):
+    start_response("200 OK", [("Content-Length", "10")])
+    yield b"sho"
+    yield b"rt"
+
+
+def at_longstream(environ, start_response):
+    start_response("200 OK", [("Content-Length", "4")])
+    yield b"lo"
+    yield b"ng and more"
+
+
+def at_status(environ, start_response):
+    start_response(environ["QUERY_STRING"].replace("%20", " "), [])
+    return [b"content"]
+
+
+def at_forever(environ, start_response):
+    start_response("200 OK", [])
+    while True:
+        yield b"z" * 65536

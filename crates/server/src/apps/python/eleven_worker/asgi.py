@@ -10,7 +10,6 @@ import os
 import stat
 import sys
 import traceback
-from urllib.parse import unquote_to_bytes
 
 from . import wire
 from .wire import (
@@ -38,8 +37,6 @@ from .wire import (
 
 # Messages taken from the queue in one turn of the loop.
 MESSAGES_A_TURN = 32
-HTTP_VERSION = {"asgi": {"version": "3.0", "spec_version": "2.5"}}
-WEBSOCKET_VERSION = {"version": "3.0", "spec_version": "2.5"}
 EXTENSIONS = (
     "http.response.early_hint",
     "http.response.trailers",
@@ -162,6 +159,13 @@ class Channel:
         except (asyncio.IncompleteReadError, OSError):
             return wire.PIECE_ABORT, b""
 
+    async def end(self):
+        """Says that the content is complete. The server has it all by now and may know that already."""
+        try:
+            await self.send(b"", wire.PIECE_END)
+        except ClientGone:
+            pass
+
     def close(self):
         self.writer.close()
 
@@ -259,9 +263,9 @@ class Http(Exchange):
 
     def prepare(self, head, content):
         parts = head.split(b"\0")
-        method, version, scheme, raw_path, query, root, client, client_port, server, server_port = parts[:10]
+        method, version, scheme, path, raw_path, query, root, client, client_port, server, server_port = parts[:11]
         method = method.decode("ascii")
-        names = parts[10:]
+        names = parts[11:]
         self.name = "%s %s" % (method, raw_path.decode("latin-1"))
         self.content = content
         self.read = False
@@ -274,7 +278,7 @@ class Http(Exchange):
             "http_version": version.decode("ascii"),
             "method": method,
             "scheme": scheme.decode("ascii"),
-            "path": path_of(raw_path),
+            "path": path.decode("utf-8", "replace"),
             "raw_path": raw_path,
             "query_string": query,
             "root_path": root.decode("utf-8", "replace"),
@@ -377,12 +381,12 @@ class Http(Exchange):
                 self.respond(CONTINUED, b"", len(data) if last else -1)
                 await (await self.open()).send(data)
                 if last:
-                    await self.channel.send(b"", wire.PIECE_END)
+                    await self.channel.end()
         elif self.inline < 0:
             if data:
                 await self.channel.send(data)
             if last:
-                await self.channel.send(b"", wire.PIECE_END)
+                await self.channel.end()
         elif self.inline + len(data) <= INLINE_BYTES_MAX:
             self.inline += len(data)
             if data or flags:
@@ -394,7 +398,7 @@ class Http(Exchange):
             self.frame(CONTENT, CONTINUED)
             await (await self.open()).send(data)
             if last:
-                await self.channel.send(b"", wire.PIECE_END)
+                await self.channel.end()
         if last:
             self.ended = True
             self.wake()
@@ -410,7 +414,7 @@ class Http(Exchange):
         if self.inline < 0:
             await self.channel.send(text[1:], wire.PIECE_TRAILERS)
             if not more:
-                await self.channel.send(b"", wire.PIECE_END)
+                await self.channel.end()
         else:
             self.frame(TRAILERS, 0 if more else END, text, count)
         if not more:
@@ -454,7 +458,7 @@ class Http(Exchange):
             if owned:
                 os.close(descriptor)
         if not more and not self.trailers_wanted:
-            await self.channel.send(b"", wire.PIECE_END)
+            await self.channel.end()
             self.ended = True
             self.wake()
 
@@ -464,8 +468,8 @@ class WebSocket(Exchange):
 
     def prepare(self, head, content):
         parts = head.split(b"\0")
-        _, version, scheme, raw_path, query, root, client, client_port, server, server_port = parts[:10]
-        names = parts[10:]
+        _, version, scheme, path, raw_path, query, root, client, client_port, server, server_port = parts[:11]
+        names = parts[11:]
         headers = list(zip(names[::2], names[1::2]))
         self.name = "websocket %s" % raw_path.decode("latin-1")
         self.connected = False
@@ -480,7 +484,7 @@ class WebSocket(Exchange):
             "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": version.decode("ascii"),
             "scheme": "wss" if scheme == b"https" else "ws",
-            "path": path_of(raw_path),
+            "path": path.decode("utf-8", "replace"),
             "raw_path": raw_path,
             "query_string": query,
             "root_path": root.decode("utf-8", "replace"),
@@ -569,13 +573,6 @@ class WebSocket(Exchange):
                 self.wake()
         else:
             raise RuntimeError("unexpected message type %r in a websocket scope" % kind)
-
-
-def path_of(raw):
-    """The decoded path. Octets that are not UTF-8 become U+FFFD; `raw_path` still has them."""
-    if b"%" in raw:
-        raw = unquote_to_bytes(raw)
-    return raw.decode("utf-8", "replace")
 
 
 class Side:

@@ -1,0 +1,290 @@
+//! What one server thread receives from all workers of an application: frames on response connections, content
+//! connections, and notices of the pool. Each goes to the exchange it is for. Decides nothing about responses.
+
+use super::pool::{Notice, Pool};
+use super::protocol::{self, DONE, END, FrameHead, FrameKind, HELLO_BYTES, Ticket};
+use super::supervisor::{HELLO_TIMEOUT_MS, Known};
+use bytes::{Bytes, BytesMut};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Room made for reading from a worker.
+const READ_BYTES: usize = 65_536;
+
+/// What an exchange is told.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A frame with its payload.
+    Frame(FrameHead, Bytes),
+    /// The worker opened the content connection.
+    Content(UnixStream),
+    /// Waited too long for a worker.
+    Expired,
+    /// The worker died.
+    Crashed,
+    /// Took too long.
+    TimedOut,
+}
+
+/// The place where an exchange finds what it is told.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    events: RefCell<VecDeque<Event>>,
+    waker: RefCell<Option<Waker>>,
+    /// The worker is done with the request.
+    pub(super) done: Cell<bool>,
+}
+
+impl Inbox {
+    fn put(&self, event: Event) {
+        self.events.borrow_mut().push_back(event);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(event) = self.events.borrow_mut().pop_front() {
+            return Poll::Ready(event);
+        }
+        let mut waker = self.waker.borrow_mut();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+/// Everything one thread knows of an application.
+pub(super) struct Receiver {
+    thread: u8,
+    pool: Arc<Pool>,
+    known: Arc<Known>,
+    next: Cell<u32>,
+    inboxes: RefCell<HashMap<u32, Rc<Inbox>>>,
+    /// The response connections, to be read to their end when a worker is gone.
+    workers: RefCell<HashMap<u32, Rc<Connection>>>,
+    scratch: RefCell<Vec<u8>>,
+}
+
+struct Connection {
+    stream: UnixStream,
+    buffer: RefCell<BytesMut>,
+}
+
+impl Receiver {
+    /// Begins to receive on this thread, which must run a local task set.
+    ///
+    /// # Errors
+    /// If the socket cannot be used.
+    pub(super) fn start(
+        thread: u8,
+        listener: std::os::unix::net::UnixListener,
+        pool: Arc<Pool>,
+        known: Arc<Known>,
+    ) -> io::Result<Rc<Receiver>> {
+        let listener = UnixListener::from_std(listener)?;
+        let receiver = Rc::new(Receiver {
+            thread,
+            pool,
+            known,
+            next: Cell::new(0),
+            inboxes: RefCell::default(),
+            workers: RefCell::default(),
+            scratch: RefCell::default(),
+        });
+        let (sender, notices) = tokio::sync::mpsc::unbounded_channel();
+        receiver.pool.attach(thread, sender);
+        tokio::task::spawn_local(accept(listener, Rc::downgrade(&receiver)));
+        tokio::task::spawn_local(heed(notices, Rc::downgrade(&receiver)));
+        Ok(receiver)
+    }
+
+    /// A place for a new request.
+    pub(super) fn open(&self) -> (Ticket, Rc<Inbox>) {
+        let mut inboxes = self.inboxes.borrow_mut();
+        let mut request = self.next.get();
+        while inboxes.contains_key(&request) {
+            request = request.wrapping_add(1);
+        }
+        self.next.set(request.wrapping_add(1));
+        let inbox = Rc::new(Inbox::default());
+        inboxes.insert(request, Rc::clone(&inbox));
+        (Ticket { thread: self.thread, request }, inbox)
+    }
+
+    /// The exchange wants to hear no more; `complete` if it has all of its response.
+    pub(super) fn close(&self, ticket: Ticket, inbox: &Inbox, complete: bool) {
+        self.inboxes.borrow_mut().remove(&ticket.request);
+        if !inbox.done.get() {
+            self.pool.withdraw(ticket, complete, Instant::now());
+        }
+    }
+
+    /// Memory for building messages.
+    pub(super) fn scratch(&self) -> std::cell::RefMut<'_, Vec<u8>> {
+        self.scratch.borrow_mut()
+    }
+
+    fn inbox(&self, request: u32) -> Option<Rc<Inbox>> {
+        self.inboxes.borrow().get(&request).map(Rc::clone)
+    }
+
+    fn notice(&self, notice: Notice) {
+        let (ticket, event) = match notice {
+            Notice::Expired(ticket) => (ticket, Event::Expired),
+            Notice::Crashed(ticket) => (ticket, Event::Crashed),
+            Notice::TimedOut(ticket) => (ticket, Event::TimedOut),
+            Notice::WorkerGone(worker) => {
+                let connection = self.workers.borrow_mut().remove(&worker);
+                if let Some(connection) = connection {
+                    // What it sent before it died counts.
+                    let _ = self.read(worker, &connection);
+                }
+                return;
+            }
+        };
+        if let Some(inbox) = self.inbox(ticket.request) {
+            // Nothing of this request is in any pool now, except one over its time that still runs.
+            inbox.done.set(!matches!(event, Event::TimedOut));
+            inbox.put(event);
+        }
+    }
+
+    /// Reads what is there. Returns whether more may come.
+    fn read(&self, worker: u32, connection: &Connection) -> io::Result<bool> {
+        loop {
+            let mut buffer = connection.buffer.borrow_mut();
+            buffer.reserve(READ_BYTES);
+            let room = buffer.capacity() - buffer.len();
+            match connection.stream.try_read_buf(&mut *buffer) {
+                Ok(0) => return Ok(false),
+                Ok(octets) => {
+                    self.take_frames(worker, &mut buffer)?;
+                    // A short read has emptied the socket: asking again would only cost a system call.
+                    if octets < room {
+                        return Ok(true);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take_frames(&self, worker: u32, buffer: &mut BytesMut) -> io::Result<()> {
+        while let Some(head) = protocol::frame_head(buffer).map_err(io::Error::other)? {
+            if buffer.len() < protocol::FRAME_BYTES + head.payload {
+                break;
+            }
+            let mut frame = buffer.split_to(protocol::FRAME_BYTES + head.payload);
+            let payload = frame.split_off(protocol::FRAME_BYTES).freeze();
+            self.deliver(worker, head, payload);
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, worker: u32, head: FrameHead, payload: Bytes) {
+        let ticket = Ticket { thread: self.thread, request: head.request };
+        let inbox = self.inbox(head.request);
+        if head.flags & DONE != 0 {
+            if let Some(inbox) = &inbox {
+                inbox.done.set(true);
+            }
+            self.pool.done(worker, ticket, Instant::now());
+        } else if head.kind == FrameKind::Response && head.flags & END == 0 {
+            self.pool.answered(worker, ticket);
+        }
+        if let Some(inbox) = inbox {
+            inbox.put(Event::Frame(head, payload));
+        }
+    }
+}
+
+/// Takes connections of workers until the application is dropped.
+async fn accept(listener: UnixListener, receiver: Weak<Receiver>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many open files: what is open will close.
+                tracing::warn!(%error, "cannot accept a connection of a worker");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if receiver.strong_count() == 0 {
+            return;
+        }
+        tokio::task::spawn_local(welcome(stream, receiver.clone()));
+    }
+}
+
+async fn welcome(stream: UnixStream, receiver: Weak<Receiver>) {
+    let mut octets = [0; HELLO_BYTES];
+    let limit = Duration::from_millis(HELLO_TIMEOUT_MS);
+    let Ok(Ok(())) = tokio::time::timeout(limit, read_exactly(&stream, &mut octets)).await else { return };
+    let Some(receiver) = receiver.upgrade() else { return };
+    let Some(hello) = protocol::hello(&octets) else { return };
+    if !receiver.known.is_token(hello.worker, &hello.token) {
+        tracing::warn!(worker = hello.worker, "a stranger connected to the application's socket");
+        return;
+    }
+    if hello.content {
+        // One that comes for a request that is over is closed, which tells the worker.
+        if let Some(inbox) = receiver.inbox(hello.request) {
+            inbox.put(Event::Content(stream));
+        }
+        return;
+    }
+    let connection = Rc::new(Connection { stream, buffer: RefCell::default() });
+    receiver.workers.borrow_mut().insert(hello.worker, Rc::clone(&connection));
+    let receiver_gone = Rc::downgrade(&receiver);
+    drop(receiver);
+    responses(hello.worker, connection, receiver_gone).await;
+}
+
+async fn read_exactly(stream: &UnixStream, mut into: &mut [u8]) -> io::Result<()> {
+    while !into.is_empty() {
+        stream.readable().await?;
+        match stream.try_read(into) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(octets) => into = &mut into[octets..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn responses(worker: u32, connection: Rc<Connection>, receiver: Weak<Receiver>) {
+    loop {
+        if connection.stream.readable().await.is_err() {
+            return;
+        }
+        let Some(receiver) = receiver.upgrade() else { return };
+        match receiver.read(worker, &connection) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::error!(worker, %error, "the connection of a worker broke");
+                return;
+            }
+        }
+    }
+}
+
+async fn heed(mut notices: UnboundedReceiver<Notice>, receiver: Weak<Receiver>) {
+    while let Some(notice) = notices.recv().await {
+        let Some(receiver) = receiver.upgrade() else { return };
+        receiver.notice(notice);
+    }
+}
