@@ -28,6 +28,8 @@ pub enum Command {
     Check(crate::command::check::Check),
     /// Write every key of the configuration with its default, or the JSON Schema.
     Config(crate::command::config::Config),
+    /// Run a Python application (WSGI or ASGI) in worker processes.
+    Run(Box<Run>),
 }
 
 /// Options of every server.
@@ -130,4 +132,91 @@ pub struct Forward {
     pub via: Option<String>,
     #[command(flatten)]
     pub listen: Listen,
+}
+
+/// `eleven run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  eleven run app:application                       one worker on http://127.0.0.1:8000/\n  eleven run app --workers 4 --listen :80          for everyone, four processes\n  eleven run 'app:create()' --reload               for development\n\nSignals: HUP replaces the workers by new ones without a failed request; TERM and INT stop\nonce what runs has finished; USR1 opens log files anew.\ndocs/applications.md has the options of Gunicorn and what they are called here."
+)]
+pub struct Run {
+    /// MODULE:ATTRIBUTE. The attribute may be dotted or a call without arguments; without one, `application` or
+    /// `app` is looked for.
+    #[arg(value_name = "MODULE:ATTR")]
+    pub application: String,
+    /// Where to listen: HOST:PORT, :PORT (all addresses), or unix:PATH. May be given several times.
+    #[arg(long, short, value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    pub listen: Vec<ListenAddr>,
+    /// Worker processes.
+    #[arg(long, short, value_name = "N", env = "WEB_CONCURRENCY", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub workers: u16,
+    /// Threads in each worker (WSGI).
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Requests at once in each worker (ASGI).
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=10000))]
+    pub tasks: u16,
+    /// What the application speaks.
+    #[arg(long, value_name = "auto|wsgi|asgi", default_value = "auto", value_parser = ["auto", "wsgi", "asgi"])]
+    pub interface: String,
+    /// The attribute is a function that makes the application.
+    #[arg(long)]
+    pub factory: bool,
+    /// The interpreter [default: of the virtual environment that is active, else python3].
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
+    /// Run in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub chdir: Option<PathBuf>,
+    /// Another directory to import from. May be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub python_path: Vec<PathBuf>,
+    /// Set a variable of the workers' environment. May be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// The path under which the application is mounted (SCRIPT_NAME).
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub mount: String,
+    /// Event loop of ASGI workers.
+    #[arg(long = "loop", value_name = "auto|asyncio|uvloop", default_value = "auto", value_parser = ["auto", "asyncio", "uvloop"])]
+    pub event_loop: String,
+    /// For development: replace the workers when a source file changes, and show tracebacks in the browser.
+    #[arg(long)]
+    pub reload: bool,
+    /// A path that a new worker must answer (with less than 500) before it gets requests.
+    #[arg(long, value_name = "PATH")]
+    pub probe: Option<String>,
+    /// When request content is collected before a worker gets the request.
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    pub buffering: String,
+    /// Seconds a request may take in a worker; then 504 and the worker is killed. 0 for no limit.
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 30)]
+    pub timeout: u64,
+    /// Seconds a request may wait for a worker; then 503.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub queue_timeout: u64,
+    /// Requests that may wait for a worker; more are answered 503 at once.
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    pub queue: usize,
+    /// Seconds a worker may take to finish what it has when it is replaced or stopped.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub graceful_timeout: u64,
+    /// Replace a worker after so many requests (and up to a tenth more); 0 for never.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_requests: u64,
+    /// Replace a worker after so many seconds (and up to a tenth more); 0 for never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub max_age: u64,
+    /// Replace a worker that holds more than so many MiB of memory; 0 for never.
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    pub max_memory: u64,
+    /// Threads of the server itself [default: one for every four workers, up to the number of processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
+    pub server_threads: Option<u16>,
+    /// Where sockets and content of slow clients go [default: the system's directory for temporary files].
+    #[arg(long, value_name = "DIR")]
+    pub runtime_directory: Option<PathBuf>,
+    /// Write no access log.
+    #[arg(long, short)]
+    pub quiet: bool,
 }

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod config;
 mod proxy;
+mod run;
 mod serve;
 
 use crate::cli::{Cli, Command};
@@ -36,5 +37,6 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Forward(options) => proxy::forward(options),
         Command::Check(options) => Ok(options.run()),
         Command::Config(options) => Ok(options.run()),
+        Command::Run(options) => run::run(*options),
     }
 }
