@@ -15,6 +15,7 @@ use crate::response::Response;
 use bytes::Bytes;
 use eleven_messaging::RequestHead;
 use eleven_net::file::{Meta, Root};
+use eleven_semantics::RequestTarget;
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::negotiation::{self, Reason, Variant};
 use eleven_semantics::range::RangeLimits;
@@ -206,8 +207,9 @@ impl Files {
     /// it was rewritten to, which the same octets would not mean and which therefore counts as another tree.
     fn hot_key<'r>(&self, request: &'r Request) -> (u64, &'r [u8]) {
         match request.rewritten_path() {
-            Some(path) => (self.0.id * 2 + 1, path),
-            None => (self.0.id * 2, request.head.target.path()),
+            Some(path) => (self.0.id * 4 + 2, path),
+            None if request.has_other_target() => (self.0.id * 4 + 1, request.head.target.path()),
+            None => (self.0.id * 4, request.head.target.path()),
         }
     }
 
@@ -251,7 +253,7 @@ impl Files {
         let (offers, path) = match resolve::resolve(&self.0.root, beneath, &options.lookups)? {
             Found::Files { offers, path } => (offers, path),
             // The path was rewritten to a directory, and asked for with its slash.
-            Found::RedirectToSlash if request.head.target.path().ends_with(b"/") => {
+            Found::RedirectToSlash if public_target(request).path().ends_with(b"/") => {
                 let path = [&*path, b"/"].concat();
                 request.set_path(&path);
                 return self.answer_from_disk(request, worker, known, epoch);
@@ -311,7 +313,7 @@ impl Files {
         let mut location = Vec::new();
         push_encoded_path(&mut location, &public_path(request));
         location.push(b'/');
-        if let Some(query) = request.head.target.query() {
+        if let Some(query) = public_target(request).query() {
             location.push(b'?');
             location.extend_from_slice(query);
         }
@@ -406,7 +408,7 @@ impl Files {
         let (stem, location) = match language {
             Some(language) if own_name => (&path[..path.len() - language.len() - 1], None),
             // A rewritten path is no name that a client could ask for.
-            Some(_) if request.rewritten_path().is_some() => (path, None),
+            Some(_) if request.is_rewritten() || request.has_other_target() => (path, None),
             Some(language) => {
                 let mut location = Vec::new();
                 push_encoded_path(&mut location, &self.0.mount);
@@ -512,11 +514,17 @@ fn read_whole(file: &File, meta: &Meta) -> Result<Option<Bytes>, Unavailable> {
     Ok((Meta::of(file)? == *meta).then(|| content.into()))
 }
 
-/// The canonical path that the client asked for, whatever it was rewritten to: what relative references in the
+/// The path of the target that the client sent, whatever it was rewritten to: what relative references in the
 /// answer are relative to.
+fn public_target(request: &Request) -> RequestTarget {
+    let received = RequestTarget::parse(&request.head.method, request.received_target());
+    received.unwrap_or_else(|_| request.head.target.clone())
+}
+
+/// Its canonical path.
 fn public_path(request: &Request) -> Vec<u8> {
     // It was canonical before anything could be rewritten.
-    canonical_path(request.head.target.path()).unwrap_or_else(|_| b"/".to_vec())
+    canonical_path(public_target(request).path()).unwrap_or_else(|_| b"/".to_vec())
 }
 
 fn unavailable_response(head: &RequestHead, unavailable: &Unavailable) -> Response {

@@ -168,6 +168,11 @@ impl Request {
         Ok(())
     }
 
+    /// Whether the target is no longer what was received.
+    pub fn has_other_target(&self) -> bool {
+        self.received_target.is_some()
+    }
+
     /// The target as received.
     pub fn received_target(&self) -> &[u8] {
         self.received_target.as_deref().unwrap_or_else(|| self.head.target.as_bytes())

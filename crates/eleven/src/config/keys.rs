@@ -491,7 +491,7 @@ pub static LISTING: Section = section(
     &[key(
         "entries_max",
         integer(1, 1_000_000),
-        Is("10000"),
+        Is("4000"),
         "Entries shown; a note says where there are more.",
     )],
 );

@@ -535,6 +535,20 @@ fn rewritten_paths() {
         assert_eq!(ask("/docs/", "/dir/").content, b"dir front");
         assert_eq!(ask("/", "/a.txt").content, b"a");
     }
+    // The same where the target itself was rewritten.
+    let ask = |target: &str, path: &str| {
+        let mut request = site.request(Method::Get, target, &[]);
+        request.rewrite(path.as_bytes()).unwrap();
+        let Handled::Ready(response) = site.files.handle(&mut request, &worker) else { panic!() };
+        realise(response)
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("/a.txt", "/dir/b.txt").content, b"b");
+        assert_eq!(ask("/x", "/%252e%252e").content, b"percent");
+        let answer = ask("/docs%20x?q", "/dir?other");
+        assert_eq!((answer.status, answer.get("Location")), (301, "/docs%20x/?q"));
+        assert_eq!(ask("/docs/", "/dir").content, b"dir front");
+    }
 }
 
 /// Faults P01 to P13, P19, P20 at random: whatever is asked for and however, nothing outside the tree is shown,
@@ -853,11 +867,11 @@ fn memory_is_bounded() {
             assert_eq!(answer.content, format!("{n:01000}").as_bytes());
             let hot = site.hot.borrow();
             assert!(hot.len() <= limits.entries_max && hot.memory_bytes() <= limits.memory_bytes_max);
-            let id = site.files.0.id * 2;
+            let id = site.files.0.id * 4;
             assert!(step == 0 || !matches!(hot.get(id, b"/0", site.now_ms, 0), Lookup::Absent));
         }
         assert!(site.hot.borrow().len() >= 40, "{}", site.hot.borrow().len());
-        let id = site.files.0.id * 2;
+        let id = site.files.0.id * 4;
         for n in 0..200 {
             site.hot.borrow_mut().remove(id, format!("/{n}").as_bytes());
         }
