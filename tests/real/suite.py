@@ -166,7 +166,7 @@ def test_curl_uploads():
         path = write(work, "upload", content)
         # curl expects 100 for large content, and sends it in chunks when it does not know the length.
         assert curl("--data-binary", f"@{path}", url) == content
-        assert curl("-H", "Expect: 100-continue", "--expect100-timeout", "30", "-T", str(path), url) == content
+        assert curl("-H", "Expect: 100-continue", "--expect100-timeout", "30", "--request-target", "/", "-T", str(path), url) == content
         assert curl("-T", "-", url, input=content) == content
         assert curl("-H", "Expect: something", "-o", "/dev/null", "-w", "%{http_code}", "-d", "x", url) == b"417"
         assert curl("-F", f"file=@{path}", "-o", "/dev/null", "-w", "%{http_code}", url) == b"200"
