@@ -507,7 +507,7 @@ impl Steps {
         let host = request.head.fields.get(Known::Host).unwrap_or_default().to_vec();
         let authority = request.head.target.authority().map_or(host, <[u8]>::to_vec);
         let target = request.head.target.path_and_query().into_owned();
-        if request.head.fields.contains(Known::IfNoneMatch) {
+        if request.head.fields.contains_any(&[Known::IfNoneMatch, Known::IfModifiedSince, Known::Range]) {
             trip.media_type = request.path().ok().and_then(media_type_of);
         }
         let head = &mut request.head;

@@ -14,6 +14,7 @@ use crate::response::{Content, Response};
 use bytes::Bytes;
 use eleven_net::pipe::{Next, PipeReader, PipeWriter, Reason, pipe};
 use eleven_semantics::negotiation::{choose_coding, coding_quality};
+use eleven_semantics::range::ContentRange;
 use eleven_semantics::validator::{EntityTag, EntityTags};
 use eleven_semantics::{Fields, Known, Method, Status};
 pub use encoder::{Coding, Levels};
@@ -154,8 +155,13 @@ impl Compress {
         shared: &std::sync::Arc<Compress>,
         type_of_path: impl FnOnce() -> Option<&'static str>,
     ) {
-        if response.status == Status::NOT_MODIFIED {
-            return self.restore(asked, response, type_of_path);
+        match response.status {
+            Status::NOT_MODIFIED => return self.restore(asked, response, type_of_path),
+            // 9110-15.3.7-02: it says of Vary what the 200 would.
+            Status::PARTIAL_CONTENT if self.would(response, type_of_path) => {
+                return add_vary(response.fields.to_mut(), "Accept-Encoding");
+            }
+            _ => {}
         }
         if !self.could(response) {
             return;
@@ -206,6 +212,26 @@ impl Compress {
             && fields.get(Known::ContentType).is_some_and(|media| self.types.contains(media))
     }
 
+    /// Whether the 200 in place of this 206 or 304 would have been compressed, as far as one can tell.
+    fn would(&self, response: &Response, type_of_path: impl FnOnce() -> Option<&'static str>) -> bool {
+        let fields = response.fields.get();
+        if fields.contains(Known::ContentEncoding) || fields.has_member(Known::CacheControl, "no-transform") {
+            return false;
+        }
+        let whole = fields.get(Known::ContentRange).and_then(|value| ContentRange::parse(value).ok());
+        if let Some(ContentRange::Part { complete: Some(length), .. }) = whole
+            && length < self.bytes_min
+        {
+            return false;
+        }
+        // Several parts have a type of their own kind: that of the path says more.
+        let stated = fields.get(Known::ContentType).filter(|media| !media.starts_with(b"multipart/"));
+        match stated {
+            Some(media) => self.types.contains(media),
+            None => type_of_path().is_none_or(|media| self.types.contains(media.as_bytes())),
+        }
+    }
+
     /// A 304 for a tag that had our suffix says that tag again.
     fn restore(
         &self,
@@ -213,13 +239,10 @@ impl Compress {
         response: &mut Response,
         type_of_path: impl FnOnce() -> Option<&'static str>,
     ) {
+        if !self.would(response, type_of_path) {
+            return;
+        }
         let fields = response.fields.get();
-        if fields.contains(Known::ContentEncoding) || fields.has_member(Known::CacheControl, "no-transform") {
-            return;
-        }
-        if !type_of_path().is_none_or(|media| self.types.contains(media.as_bytes())) {
-            return;
-        }
         let restored = fields.get(Known::ETag).and_then(EntityTag::parse).and_then(|tag| {
             let coding = asked.coding?;
             asked.stripped.iter().find(|stripped| ***stripped == *tag.opaque)?;

@@ -182,10 +182,15 @@ fn what_is_left_alone() {
     let (_, response) =
         go(&self::compress(true), Method::Get, &[accept, ("Cookie", "a=b")], html(text(1000)));
     assert_eq!(get(&response, Known::ContentEncoding), "gzip");
-    let mut partial = html(text(1000));
-    partial.status = Status::PARTIAL_CONTENT;
-    let (_, response) = go(&compress, Method::Get, &[accept], partial);
-    assert!(!response.fields.get().contains_any(&[Known::Vary, Known::ContentEncoding]));
+    // 9110-15.3.7-02
+    for (length, vary) in [("2000", true), ("99", false)] {
+        let range = format!("bytes 0-9/{length}");
+        let mut partial = self::response(content(), &[plain, ("Content-Range", &range)]);
+        partial.status = Status::PARTIAL_CONTENT;
+        let (_, response) = go(&compress, Method::Get, &[accept], partial);
+        assert!(!response.fields.get().contains(Known::ContentEncoding));
+        assert_eq!(response.fields.get().contains(Known::Vary), vary, "{length}");
+    }
 }
 
 /// 9110-8.8.3.3, 9110-15.4.5-01: the handler sees its own tags, the client sees the coded representation's.
