@@ -127,15 +127,17 @@ pub struct Times {
     pub reused: bool,
 }
 
-/// What an agent tells while it works.
+/// What an agent tells while it works. The number names the exchange.
 #[derive(Debug)]
 pub enum Told<'a> {
-    /// A request head, as it goes out.
-    Request(&'a Connection),
+    /// A request head is on its way out: [`Connection::queued`].
+    Request(u64, &'a Connection, &'a Uri),
     /// An interim response.
-    Interim(&'a ResponseHead),
-    /// A final response that is not the last: a redirection or a challenge.
-    Passed(&'a ResponseHead, &'a Uri),
+    Interim(u64, &'a ResponseHead),
+    /// A final response, the last one or one that leads on.
+    Head(u64, &'a ResponseHead, &'a Times),
+    /// The exchange is over: octets of content received, how long they took, and whether they were all.
+    End(u64, u64, Duration, bool),
     /// The next request of a chain.
     Redirected(&'a Uri, &'a Uri),
     /// The request is sent again.
@@ -165,6 +167,7 @@ pub struct Agent {
     credentials: Credentials,
     jar: Option<RefCell<Jar>>,
     digests: RefCell<HashMap<String, (digest::Challenge, u32)>>,
+    exchanges: Cell<u64>,
     listener: RefCell<Option<Listener>>,
     round_trip: Cell<Option<Duration>>,
 }
@@ -182,6 +185,24 @@ pub struct Response {
     pub interim: u32,
     /// The other protocol was switched to.
     pub switched: bool,
+    end: TellEnd,
+}
+
+/// Tells the end of an exchange when it is dropped.
+struct TellEnd {
+    listener: Option<Listener>,
+    id: u64,
+    since: Instant,
+    octets: u64,
+    complete: bool,
+}
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener(&Told::End(self.id, self.octets, clock::now() - self.since, self.complete));
+        }
+    }
 }
 
 impl Response {
@@ -205,7 +226,12 @@ impl Response {
     /// # Errors
     /// Any failure.
     pub async fn data(&mut self) -> Result<Option<&[u8]>, Failure> {
-        self.exchange.data().await
+        let data = self.exchange.data().await?;
+        match data {
+            Some(data) => self.end.octets += data.len() as u64,
+            None => self.end.complete = true,
+        }
+        Ok(data)
     }
 
     /// The trailer section, once the content is complete.
@@ -233,7 +259,7 @@ impl Response {
     /// Reads away what is left, within [`DRAIN_BYTES_MAX`], and ends it.
     pub async fn drain(mut self) {
         let mut octets = 0;
-        while let Ok(Some(data)) = self.exchange.data().await {
+        while let Ok(Some(data)) = self.data().await {
             octets += data.len();
             if octets > DRAIN_BYTES_MAX {
                 return; // cheaper to close
@@ -281,6 +307,7 @@ impl Agent {
             credentials: Credentials::default(),
             jar: None,
             digests: RefCell::default(),
+            exchanges: Cell::new(0),
             listener: RefCell::new(None),
             round_trip: Cell::new(None),
         }
@@ -375,7 +402,6 @@ impl Agent {
             let status = response.head().status;
             self.take_cookies(&response);
             if status == Status::UNAUTHORIZED && !journey.answered && self.answer(journey, &response) {
-                self.tell(&Told::Passed(response.head(), &response.uri));
                 journey.answered = true;
                 journey.renew_content()?;
                 response.drain().await;
@@ -392,7 +418,6 @@ impl Agent {
                     return Err(failure);
                 }
             };
-            self.tell(&Told::Passed(response.head(), &response.uri));
             self.tell(&Told::Redirected(&response.uri, &step.uri));
             response.drain().await;
             journey.take_step(step, status, self.options.auto_referer)?;
@@ -486,14 +511,25 @@ impl Agent {
             reused,
         };
         let mut interim = 0;
-        let result = self.converse(journey, &route, &fields, pooled, sent_at, &mut times, &mut interim).await;
+        let id = self.exchanges.get();
+        self.exchanges.set(id + 1);
+        let result =
+            self.converse(id, journey, &route, &fields, pooled, sent_at, &mut times, &mut interim).await;
         let (exchange, switched) = result.map_err(|failure| (failure, reused))?;
-        Ok(Response { exchange, uri, hops: Vec::new(), times, interim, switched })
+        let end = TellEnd {
+            listener: self.listener.borrow().clone(),
+            id,
+            since: clock::now(),
+            octets: 0,
+            complete: exchange.is_complete(),
+        };
+        Ok(Response { exchange, uri, hops: Vec::new(), times, interim, switched, end })
     }
 
     #[allow(clippy::too_many_arguments)]
     async fn converse(
         &self,
+        id: u64,
         journey: &mut Journey,
         route: &Route,
         fields: &Fields,
@@ -520,14 +556,15 @@ impl Agent {
             ask.content = again;
         }
         let mut exchange = Exchange::begin(pooled, &request, content, self.options.deadlines)?;
-        self.tell(&Told::Request(exchange.connection()));
+        self.tell(&Told::Request(id, exchange.connection(), &ask.uri));
         let kind = exchange
             .head(|head| {
                 *interim += 1;
-                self.tell(&Told::Interim(head));
+                self.tell(&Told::Interim(id, head));
             })
             .await?;
         times.wait = clock::now() - sent_at;
+        self.tell(&Told::Head(id, exchange.connection().head(), times));
         Ok((exchange, kind == HeadKind::Switched))
     }
 

@@ -30,6 +30,8 @@ pub enum Command {
     Config(crate::command::config::Config),
     /// Run a Python application (WSGI or ASGI) in worker processes.
     Run(Box<Run>),
+    /// Fetch, save, upload: complete and verified, or not at all.
+    Get(Box<crate::command::get::Get>),
 }
 
 /// Options of every server.

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod config;
+pub mod get;
 mod proxy;
 mod run;
 mod serve;
@@ -38,5 +39,6 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Check(options) => Ok(options.run()),
         Command::Config(options) => Ok(options.run()),
         Command::Run(options) => run::run(*options),
+        Command::Get(options) => Ok(options.run()),
     }
 }
