@@ -139,7 +139,7 @@ fn a_root_that_goes_away() {
     assert!([403, 404].contains(&server.get("/none.txt").status));
 }
 
-/// 9110-9.3.1, 9110-9.3.2-02, 9110-8.6-03, 9110-8.3-01, 9110-6.6.1-02a, 9110-8.8.2-01: what a file's answer says.
+/// 9110-9.3.1, 9110-9.3.2-02, 9110-8.6-03, 9110-8.3-01, 9110-6.6.1-02a, 9110-8.8.2.1-01: what a file's answer says.
 #[test]
 fn a_file_is_described() {
     let folder = site();
@@ -222,7 +222,7 @@ fn methods() {
     check_rows(&server, "GET /after.txt HTTP/1.1\r\nHost: a\r\n\r\n", 200, &rows);
 }
 
-/// 9110-13.2.2-01 and its kin, G14, G15, G16: conditions in the RFC's order, on a file.
+/// 9110-13.2.2-01a, 9110-13.2.2-01b, 9110-13.2.2-01c, 9110-13.2.2-01d, G14, G15, G16: conditions in the RFC's order, on a file.
 #[test]
 fn conditions() {
     let folder = site();

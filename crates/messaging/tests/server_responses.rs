@@ -320,7 +320,7 @@ fn switches() {
     assert_eq!(
         server.switch(Status::SWITCHING_PROTOCOLS, &NONE, b"", &mut out),
         Err(Misuse::WrongClass),
-        "9110-15.2.2-02"
+        "9110-15.2.2-01"
     );
     assert_eq!(server.switch(Status::OK, &upgrade, b"", &mut out), Err(Misuse::WrongClass));
     assert_eq!(server.switch(Status::SWITCHING_PROTOCOLS, &upgrade, b"", &mut out), Ok(()));
