@@ -86,7 +86,7 @@ pub struct Echo {
 /// `eleven proxy`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  eleven proxy http://127.0.0.1:3000                 one server\n  eleven proxy http://a:3000 http://b:3000            two, in turn\n  eleven proxy unix:/run/app.sock --listen :80        a server on a Unix socket"
+    after_help = "Examples:\n  eleven proxy http://127.0.0.1:3000                 one server\n  eleven proxy http://a:3000 http://b:3000            two, in turn\n  eleven proxy unix:/run/app.sock --listen :80        a server on a Unix socket\n  eleven proxy http://127.0.0.1:3000 --cache          with a cache in front"
 )]
 pub struct Proxy {
     /// The servers: http://HOST[:PORT][/PATH], https://…, or unix:PATH.
@@ -108,7 +108,49 @@ pub struct Proxy {
     #[arg(long)]
     pub insecure: bool,
     #[command(flatten)]
+    pub caching: Caching,
+    #[command(flatten)]
     pub listen: Listen,
+}
+
+/// Options of a cache (RFC 9111).
+#[derive(Debug, Args)]
+pub struct Caching {
+    /// Store responses in memory, as RFC 9111 allows a shared cache, in at most SIZE octets.
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "256M", value_parser = size)]
+    pub cache: Option<u64>,
+    /// Store them in this directory as well, where they survive a restart. Implies --cache.
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// At most so many octets in the cache directory.
+    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size)]
+    pub cache_dir_size: u64,
+    /// Say in Cache-Status what the cache did with each request (RFC 9211).
+    #[arg(long)]
+    pub cache_status: bool,
+    /// The same in one word: X-Cache.
+    #[arg(long)]
+    pub x_cache: bool,
+    /// Store no response in which a cookie is involved, unless it is marked public.
+    #[arg(long)]
+    pub cache_careful_with_cookies: bool,
+}
+
+/// A number of octets: `1000`, `64K`, `256M`, `10G`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1 << 40,
+        _ => return Err("one unit of K, M, G or T".into()),
+    };
+    let number = eleven_semantics::grammar::decimal(digits.as_bytes()).filter(|n| *n > 0);
+    number
+        .and_then(|n| n.checked_mul(unit))
+        .ok_or_else(|| "a size is a number, and K, M, G or T after it".into())
 }
 
 /// `eleven forward`.
@@ -221,4 +263,21 @@ pub struct Run {
     /// Write no access log.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in
+            [("1", 1), ("64K", 65_536), ("256M", 1 << 28), ("10G", 10 << 30), ("1T", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "0", "K", "+1", "-1", "1k", "1.5G", "1KB", "1GG", "99999999999T", " 1", "1 M"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

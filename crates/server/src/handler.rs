@@ -6,6 +6,7 @@ use crate::echo::Echo;
 use crate::files::Files;
 use crate::fixed::{Fixed, Redirect};
 use crate::proxy::Gateway;
+use crate::proxy::caching::Caching;
 use crate::proxy::open::OpenProxy;
 use crate::request::Request;
 use crate::response::Response;
@@ -46,6 +47,8 @@ pub enum Handler {
     Files(Files),
     /// The gateway to other servers.
     Gateway(Rc<Gateway>),
+    /// Other servers, with a cache in front.
+    Caching(Rc<Caching>),
     /// The forward proxy.
     Forward(Rc<OpenProxy>),
     /// A redirection.
@@ -63,6 +66,7 @@ impl Handler {
             Handler::Echo(echo) => echo.handle(request),
             Handler::Files(files) => files.handle(request, &worker.lend_to_files()),
             Handler::Gateway(gateway) => gateway.handle(request),
+            Handler::Caching(caching) => caching.handle(request),
             Handler::Forward(proxy) => proxy.handle(request),
             Handler::Redirect(redirect) => redirect.handle(request).into(),
             Handler::Fixed(fixed) => fixed.handle(request).into(),
@@ -80,7 +84,11 @@ impl Handler {
         match self {
             Handler::Redirect(_) | Handler::Fixed(_) => true,
             Handler::Files(_) => matches!(method, Method::Get | Method::Head),
-            Handler::Echo(_) | Handler::Gateway(_) | Handler::Forward(_) | Handler::Application(_) => false,
+            Handler::Echo(_)
+            | Handler::Gateway(_)
+            | Handler::Caching(_)
+            | Handler::Forward(_)
+            | Handler::Application(_) => false,
         }
     }
 
@@ -89,7 +97,7 @@ impl Handler {
         match self {
             Handler::Echo(_) => "echo",
             Handler::Files(_) => "files",
-            Handler::Gateway(_) => "proxy",
+            Handler::Gateway(_) | Handler::Caching(_) => "proxy",
             Handler::Forward(_) => "forward",
             Handler::Redirect(_) => "redirect",
             Handler::Fixed(_) => "fixed",

@@ -4,6 +4,7 @@
 //!
 //! What is forwarded is decided in `eleven_semantics::forwarding`; octets are moved in `proxy/flow.rs`.
 
+pub mod caching;
 pub mod flow;
 pub mod health;
 pub mod open;
@@ -185,7 +186,7 @@ impl Gateway {
         }
         let gateway = Rc::clone(self);
         let request = request.take();
-        Handled::later(async move { gateway.exchange(request).await })
+        Handled::later(async move { gateway.ask(request).await.unwrap_or_else(|failed| *failed) })
     }
 
     fn rules_for(&self, request: &Request) -> &Rc<Rules> {
@@ -193,7 +194,11 @@ impl Gateway {
         if trusted { &self.append } else { &self.replace }
     }
 
-    async fn exchange(&self, mut request: Request) -> Response {
+    /// Asks a server.
+    ///
+    /// # Errors
+    /// The response that says so, if no server answered: a cache may have something better.
+    pub async fn ask(&self, mut request: Request) -> Result<Response, Box<Response>> {
         let host = authority(&request);
         let rules = self.rules_for(&request);
         let offered = offered_upgrade(&request);
@@ -207,8 +212,8 @@ impl Gateway {
         );
         let te_trailers = match onward {
             Ok(Onward::Forward { te_trailers, .. }) => te_trailers,
-            Ok(Onward::AnswerHere) => return final_recipient(&request.head.method),
-            Err(refusal) => return self.refused(refusal),
+            Ok(Onward::AnswerHere) => return Ok(final_recipient(&request.head.method)),
+            Err(refusal) => return Ok(self.refused(refusal)),
         };
         self.budget.deposit();
         let interim = request.interim();
@@ -221,21 +226,22 @@ impl Gateway {
         let mut fresh = false;
         loop {
             let Some(index) = self.group.pick(hash, &tried) else {
-                return match last {
+                let failed = match last {
                     Some(failure) => self.failed(&failure),
                     None => self.error(ProxyError::DestinationUnavailable, None),
                 };
+                return Err(failed.into());
             };
             attempts += 1;
             let server = self.group.server(index);
             let expects = request.head.expectation == Expectation::Continue;
             if expects && server.version() == Some(Version::Http10) {
                 // RFC 2616 §8.2.3: the expectation cannot be met beyond.
-                return Response::new(Status::EXPECTATION_FAILED);
+                return Ok(Response::new(Status::EXPECTATION_FAILED));
             }
             let target = match self.target(&mut request, server) {
                 Ok(target) => target.into_owned(),
-                Err(_) => return Response::new(Status::BAD_REQUEST),
+                Err(_) => return Ok(Response::new(Status::BAD_REQUEST)),
             };
             let outgoing = Outgoing {
                 host: Some(self.host(&host, server)),
@@ -264,7 +270,7 @@ impl Gateway {
                 && attempts < self.plan.attempts_max
                 && !matches!(failure.cause, Cause::Timeout(_) if failure.phase > Phase::Tls);
             let Some(next) = again.filter(|_| may_retry && (stale || self.budget.withdraw())) else {
-                return self.failed(&failure);
+                return Err(self.failed(&failure).into());
             };
             tracing::debug!(%failure, server = %server.plan, "trying again");
             upload = next;
@@ -272,7 +278,7 @@ impl Gateway {
             if !stale && self.group.servers().len() > 1 {
                 tried.push(index);
             } else if failure.phase == Phase::Connect {
-                return self.failed(&failure);
+                return Err(self.failed(&failure).into());
             }
             last = Some(failure);
         }
@@ -400,11 +406,8 @@ impl Gateway {
         }
     }
 
-    fn respond(&self, answered: Answered, offered: Option<&[u8]>) -> Response {
-        match response(answered, offered, self.plan.tunnels) {
-            Ok(response) => response,
-            Err(error) => self.error(error, None),
-        }
+    fn respond(&self, answered: Answered, offered: Option<&[u8]>) -> Result<Response, Box<Response>> {
+        response(answered, offered, self.plan.tunnels).map_err(|error| self.error(error, None).into())
     }
 
     fn refused(&self, refusal: Refusal) -> Response {

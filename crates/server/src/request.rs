@@ -3,11 +3,11 @@
 
 use crate::response::InterimSender;
 use bytes::Bytes;
-use eleven_messaging::RequestHead;
+use eleven_messaging::{Expectation, Framing, RequestHead};
 use eleven_net::pipe::PipeReader;
-use eleven_semantics::Fields;
 use eleven_semantics::names::Known;
 use eleven_semantics::target::{self, Authority, Form, InvalidPath, InvalidTarget, RequestTarget, Scheme};
+use eleven_semantics::{Fields, Method};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -115,6 +115,30 @@ impl Request {
             left.received_target = self.received_target.clone();
         }
         std::mem::replace(self, left)
+    }
+
+    /// A request made from this one, of the same client and over the same way for interim responses, but with
+    /// another method, target, header section and content. What the path was rewritten to stays.
+    pub(crate) fn derive(
+        &self,
+        method: Method,
+        target: RequestTarget,
+        fields: Fields,
+        content: RequestContent,
+    ) -> Request {
+        let has_content = !matches!(content, RequestContent::Empty);
+        let framing = if has_content { self.head.framing } else { Framing::None };
+        let expectation = if has_content { self.head.expectation } else { Expectation::None };
+        let head = RequestHead { method, target, fields, framing, expectation, version: self.head.version };
+        let mut derived = Request::new(self.peer.clone());
+        derived.content_length = head.framing.content_length();
+        derived.head = head;
+        derived.content = content;
+        derived.interim.clone_from(&self.interim);
+        if self.path_state == PathState::Rewritten {
+            derived.set_path(&self.path);
+        }
+        derived
     }
 
     /// The way to send interim responses (103 and others) before the final one.

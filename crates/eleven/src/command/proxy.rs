@@ -3,11 +3,18 @@
 use super::Failure;
 use super::serve::run;
 use crate::cli::{Forward, Proxy};
+use eleven_cache::Cache;
+use eleven_cache::disk::{self, Disk};
+use eleven_cache::memory::{self, Memory};
+use eleven_cache::store::Store;
+use eleven_cache::tiered::Tiered;
 use eleven_net::listener::ListenAddr;
 use eleven_net::tls_config::{ClientSettings, Trust};
+use eleven_semantics::caching::{Cookies, Policy};
 use eleven_semantics::forwarding::is_pseudonym;
 use eleven_semantics::uri::Uri;
 use eleven_server::handler::Handler;
+use eleven_server::proxy::caching::{Caching, CachingPlan};
 use eleven_server::proxy::health::HealthPlan;
 use eleven_server::proxy::open::{OpenPlan, OpenProxy};
 use eleven_server::proxy::upstream::{Place, ServerPlan};
@@ -37,8 +44,42 @@ pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
     }
     let names: Vec<String> = plan.servers.iter().map(ToString::to_string).collect();
     let plan = Arc::new(plan);
-    let service = move || Service::single(Handler::Gateway(Gateway::start(Arc::clone(&plan))));
+    let caching = caching(&options.caching)?;
+    let service = move || {
+        let gateway = Gateway::start(Arc::clone(&plan));
+        Service::single(match &caching {
+            Some(caching) => Handler::Caching(Caching::new(gateway, caching.clone())),
+            None => Handler::Gateway(gateway),
+        })
+    };
     run(&options.listen, &format!("Gateway to {}", names.join(", ")), Arc::new(service))
+}
+
+/// The cache, if one is asked for.
+fn caching(options: &crate::cli::Caching) -> Result<Option<CachingPlan>, Failure> {
+    if options.cache.is_none() && options.cache_dir.is_none() {
+        return Ok(None);
+    }
+    let bytes_max = options.cache.unwrap_or(memory::Limits::default().bytes_max);
+    let object_bytes_max = memory::Limits::default().object_bytes_max.min(bytes_max / 4);
+    let memory = Memory::new(memory::Limits { bytes_max, object_bytes_max, ..Default::default() });
+    let store = match &options.cache_dir {
+        None => Store::Memory(memory),
+        Some(directory) => {
+            let bytes_max = options.cache_dir_size;
+            let object_bytes_max = disk::Limits::default().object_bytes_max.min(bytes_max / 2);
+            let limits = disk::Limits { bytes_max, object_bytes_max, ..Default::default() };
+            Store::Tiered(Tiered::new(memory, Disk::open(directory, limits)?))
+        }
+    };
+    let cookies = if options.cache_careful_with_cookies { Cookies::Careful } else { Cookies::PerRfc };
+    let policy = Arc::new(Policy { cookies, ..Policy::default() });
+    let config = eleven_cache::Config { policy, ..Default::default() };
+    Ok(Some(CachingPlan {
+        cache: Cache::new(Arc::new(store), config, Default::default()),
+        cache_status: options.cache_status.then(|| "eleven".into()),
+        x_cache: options.x_cache,
+    }))
 }
 
 /// A server by its URL: `http://…`, `https://…` or `unix:/path`.
