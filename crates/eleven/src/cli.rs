@@ -55,6 +55,28 @@ pub struct Listen {
     /// Also answer HTTP/0.9 requests (a request line without version).
     #[arg(long)]
     pub http09: bool,
+    #[command(flatten)]
+    pub tls: Tls,
+}
+
+/// Options of servers that speak TLS.
+#[derive(Debug, Args)]
+pub struct Tls {
+    /// Speak TLS with this certificate chain (PEM). With --tls-key; may be given several times, for several names.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Vec<PathBuf>,
+    /// The private key (PEM) of the certificate given in the same place.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Vec<PathBuf>,
+    /// Speak TLS with a certificate made on the spot: for development, browsers will warn.
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    pub tls_self_signed: bool,
+    /// Ask clients for a certificate issued by one of these (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Vec<PathBuf>,
+    /// Serve clients that show no certificate, too.
+    #[arg(long, requires = "tls_client_ca")]
+    pub tls_client_optional: bool,
 }
 
 /// `eleven serve`.

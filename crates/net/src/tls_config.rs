@@ -105,6 +105,15 @@ pub struct ServerSettings {
     pub tls13_only: bool,
 }
 
+/// A certificate made for the occasion and its key, in DER: for development, where there are no files.
+#[derive(Debug)]
+pub struct Made {
+    /// The certificate.
+    pub certificate: Vec<u8>,
+    /// Its key, in PKCS #8.
+    pub key: Vec<u8>,
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -155,12 +164,25 @@ impl ServerSettings {
     /// # Errors
     /// See [`TlsConfigError`].
     pub fn build(&self) -> Result<Arc<ServerConfig>, TlsConfigError> {
+        self.build_with(None)
+    }
+
+    /// As [`ServerSettings::build`], with a certificate that is in no file behind those that are.
+    ///
+    /// # Errors
+    /// See [`TlsConfigError`].
+    pub fn build_with(&self, made: Option<Made>) -> Result<Arc<ServerConfig>, TlsConfigError> {
         let provider = provider();
         let mut certificates = Vec::new();
         for identity in &self.identities {
             let (chain, key) = identity.read()?;
             let pair = CertifiedKey::from_der(chain, key, &provider);
             certificates.push(Arc::new(pair.map_err(|error| identity.mismatch(error))?));
+        }
+        if let Some(made) = made {
+            let key = PrivateKeyDer::Pkcs8(made.key.into());
+            let pair = CertifiedKey::from_der(vec![made.certificate.into()], key, &provider)?;
+            certificates.push(Arc::new(pair));
         }
         if certificates.is_empty() {
             return Err(TlsConfigError::NoCertificate);

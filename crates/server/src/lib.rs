@@ -14,6 +14,7 @@ pub mod record;
 pub mod request;
 pub mod response;
 pub mod route;
+mod secure;
 pub mod serve;
 pub mod service;
 mod session;

@@ -2,11 +2,14 @@
 //! that lets running exchanges finish.
 
 use crate::access_log::AccessLog;
+use crate::secure;
 use crate::service::Service;
 use crate::session;
 use crate::worker::{Settings, Worker, busy_response};
+use arc_swap::ArcSwap;
 use eleven_net::ledger::{Caps, Ledger, Refused};
 use eleven_net::listener::{BindError, Bound, ListenAddr, bind, raise_open_files};
+use eleven_net::tls_config::ServerConfig;
 use eleven_net::{PeerAddr, Stream};
 use std::io;
 use std::rc::Rc;
@@ -20,8 +23,8 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// What to serve, where.
 pub struct Options {
-    /// Addresses to listen on.
-    pub listen: Vec<ListenAddr>,
+    /// Where to listen.
+    pub listen: Vec<Endpoint>,
     /// Number of workers, at least one.
     pub workers: usize,
     /// Deadlines and limits.
@@ -33,13 +36,41 @@ pub struct Options {
     /// The access log.
     pub log: Option<Arc<AccessLog>>,
     /// Makes the service of a worker, on the worker's thread.
-    pub service: Arc<dyn Fn() -> Service + Send + Sync>,
+    pub service: MakeService,
 }
+
+/// Makes the service of a worker, on the worker's thread.
+pub type MakeService = Arc<dyn Fn() -> Service + Send + Sync>;
+
+/// What replaces service and settings of a running server.
+type Generation = Option<(MakeService, Settings)>;
+
+/// The TLS settings of an endpoint, which a change of certificates replaces while it listens.
+pub type TlsSlot = Arc<ArcSwap<ServerConfig>>;
+
+/// An address to listen on.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The address.
+    pub address: ListenAddr,
+    /// Speak TLS there.
+    pub tls: Option<TlsSlot>,
+}
+
+impl From<ListenAddr> for Endpoint {
+    fn from(address: ListenAddr) -> Endpoint {
+        Endpoint { address, tls: None }
+    }
+}
+
+/// A bound socket with what is spoken on it.
+type BoundEndpoint = (Bound, Option<TlsSlot>);
 
 /// A server that runs.
 pub struct Running {
     addresses: Vec<String>,
     stop: watch::Sender<bool>,
+    generation: watch::Sender<Generation>,
     threads: Vec<JoinHandle<()>>,
     log: Option<Arc<AccessLog>>,
 }
@@ -61,32 +92,35 @@ pub enum StartError {
 /// If an address cannot be bound, or a worker cannot be started. Nothing runs then.
 pub fn start(options: Options) -> Result<Running, StartError> {
     let workers = options.workers.max(1);
-    let mut of_workers: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut of_workers: Vec<Vec<BoundEndpoint>> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    for address in &options.listen {
-        let bound = bind(address, workers)?;
+    for endpoint in &options.listen {
+        let bound = bind(&endpoint.address, workers)?;
         // Every worker has the same addresses.
-        addresses.extend(bound.iter().take(1).flatten().map(|b| url(b, address)));
-        of_workers.iter_mut().zip(bound).for_each(|(of_worker, bound)| of_worker.extend(bound));
+        addresses.extend(bound.iter().take(1).flatten().map(|b| url(b, endpoint)));
+        for (of_worker, bound) in of_workers.iter_mut().zip(bound) {
+            of_worker.extend(bound.into_iter().map(|bound| (bound, endpoint.tls.clone())));
+        }
     }
     let caps = caps(&options, workers);
     let (stop, stopped) = watch::channel(false);
+    let (generation, generations) = watch::channel(None);
     let mut threads = Vec::new();
     for (index, listeners) in of_workers.into_iter().enumerate() {
         let (service, settings, log) =
             (options.service.clone(), options.settings.clone(), options.log.clone());
-        let stopped = stopped.clone();
+        let (stopped, generations) = (stopped.clone(), generations.clone());
         let make = move || async move {
             let ledger = Ledger::new(caps);
             let log = log.as_ref().map(|log| log.worker());
             let worker = Worker::new(Rc::new(service()), settings, ledger, log);
-            if let Err(error) = work(worker, listeners, stopped).await {
+            if let Err(error) = work(worker, listeners, stopped, generations).await {
                 tracing::error!(%error, "a worker failed");
             }
         };
         threads.push(eleven_net::worker::spawn(format!("worker-{index}"), make)?);
     }
-    Ok(Running { addresses, stop, threads, log: options.log })
+    Ok(Running { addresses, stop, generation, threads, log: options.log })
 }
 
 fn caps(options: &Options, workers: usize) -> Caps {
@@ -106,12 +140,13 @@ fn caps(options: &Options, workers: usize) -> Caps {
     }
 }
 
-fn url(bound: &Bound, asked: &ListenAddr) -> String {
-    match (bound.local_addr(), asked) {
+fn url(bound: &Bound, asked: &Endpoint) -> String {
+    let scheme = if asked.tls.is_some() { "https" } else { "http" };
+    match (bound.local_addr(), &asked.address) {
         (Some(address), ListenAddr::Tcp { host: None, .. }) => {
-            format!("http://localhost:{}/", address.port())
+            format!("{scheme}://localhost:{}/", address.port())
         }
-        (Some(address), _) => format!("http://{address}/"),
+        (Some(address), _) => format!("{scheme}://{address}/"),
         (None, asked) => asked.to_string(),
     }
 }
@@ -119,20 +154,28 @@ fn url(bound: &Bound, asked: &ListenAddr) -> String {
 /// The life of a worker: accept and serve until told to stop, then let what runs finish.
 async fn work(
     worker: Rc<Worker>,
-    listeners: Vec<Bound>,
+    listeners: Vec<BoundEndpoint>,
     mut stopped: watch::Receiver<bool>,
+    generations: watch::Receiver<Generation>,
 ) -> io::Result<()> {
     let ledger = worker.ledger().clone();
     ledger.sweep();
     let sweeper = ledger.clone();
     tokio::task::spawn_local(async move { sweeper.keep_sweeping().await });
+    tokio::task::spawn_local(replace(worker.clone(), generations));
     let mut accepting = Vec::new();
-    for bound in listeners {
+    for (bound, tls) in listeners {
         let port = bound.local_addr().map_or(0, |address| address.port());
         let (listener, worker, ledger) = (bound.listen()?, worker.clone(), ledger.clone());
         accepting.push(tokio::task::spawn_local(async move {
-            let serve = |stream: Stream, peer: PeerAddr, slot| {
-                tokio::task::spawn_local(session::serve(stream, peer, port, slot, worker.clone()));
+            let serve = |stream: Stream, peer: PeerAddr, slot| match &tls {
+                None => {
+                    tokio::task::spawn_local(session::serve(stream, peer, port, slot, worker.clone()));
+                }
+                Some(tls) => {
+                    let config = tls.load_full();
+                    tokio::task::spawn_local(secure::serve(stream, peer, port, slot, worker.clone(), config));
+                }
             };
             listener.accept_all(&ledger, serve, refuse).await;
         }));
@@ -148,6 +191,16 @@ async fn work(
         tracing::warn!(connections = ledger.count(), "stopping with connections that would not finish");
     }
     Ok(())
+}
+
+/// Takes each new generation of service and settings. Connections do between requests; what runs keeps its own.
+async fn replace(worker: Rc<Worker>, mut generations: watch::Receiver<Generation>) {
+    while generations.changed().await.is_ok() {
+        let next = generations.borrow_and_update().clone();
+        if let Some((service, settings)) = next {
+            worker.replace(Rc::new(service()), settings);
+        }
+    }
 }
 
 /// Tells a newcomer that there is no room; as much as its socket takes at once.
@@ -168,6 +221,11 @@ impl Running {
     /// Asks the workers to stop: listeners close at once, what runs may finish.
     pub fn stop(&self) {
         let _ = self.stop.send(true);
+    }
+
+    /// Replaces service and settings in all workers, without touching a connection.
+    pub fn replace(&self, settings: Settings, service: MakeService) {
+        let _ = self.generation.send(Some((service, settings)));
     }
 
     /// Opens log files anew, after a rotation.

@@ -25,6 +25,8 @@ pub struct Timeouts {
     pub head_timeout_extended_ms: u64,
     /// Octets a second at which a head may take the longer time.
     pub head_rate_min: u64,
+    /// For the TLS handshake (fault D06).
+    pub handshake_timeout_ms: u64,
     /// Between requests, and before the first (fault D05).
     pub idle_timeout_ms: u64,
     /// Over how long the rates of content and of reading are averaged (faults D03, D04).
@@ -49,6 +51,7 @@ impl Default for Timeouts {
             head_timeout_ms: 10_000,
             head_timeout_extended_ms: 30_000,
             head_rate_min: 500,
+            handshake_timeout_ms: 5_000,
             idle_timeout_ms: 60_000,
             progress_window_ms: 30_000,
             content_rate_min: 1024,

@@ -36,7 +36,7 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
     let log = if options.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
     let handler = Arc::clone(&application);
     let running = start(Options {
-        listen: options.listen.clone(),
+        listen: options.listen.iter().cloned().map(Into::into).collect(),
         workers: threads,
         settings: Settings::default(),
         connections_max: 0,
@@ -47,7 +47,7 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
     for address in running.addresses() {
         eprintln!("Running {} on {address}", options.application);
     }
-    signals::until_stopped_or_hung_up(running, || application.reload())?;
+    signals::until_stopped_or_hung_up(running, None, |_| application.reload())?;
     application.stop();
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,15 @@
 //! `eleven serve DIR` and `eleven echo`.
 
 use super::Failure;
+use crate::certificates::Certificates;
 use crate::cli::{Echo, Listen, Serve};
 use crate::signals;
 use eleven_net::file::{Options as RootOptions, Root};
 use eleven_server::access_log::{AccessLog, Format};
 use eleven_server::files::{Files, FilesOptions};
 use eleven_server::handler::Handler;
-use eleven_server::plan::AccessLogPlan;
-use eleven_server::serve::{Options, start};
+use eleven_server::plan::{AccessLogPlan, Plan};
+use eleven_server::serve::{Endpoint, Options, Running, start};
 use eleven_server::service::Service;
 use eleven_server::steps::Prepared;
 use eleven_server::worker::Settings;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 /// `eleven serve`.
 pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
     if let Some(config) = &options.config {
-        return configured(config, options.listen.quiet);
+        return configured(config, &options.listen);
     }
     let directory = &options.directory;
     let root = Root::open_directory(directory, RootOptions::default())
@@ -31,21 +32,16 @@ pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
 }
 
 /// `eleven serve --config FILE`. A configuration with a mistake starts nothing.
-fn configured(file: &Path, quiet: bool) -> Result<ExitCode, Failure> {
-    let (text, loaded) = match super::check::open(file) {
-        Ok(opened) => opened,
-        Err(code) => return Ok(code),
+fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
+    let prepared = match load(file) {
+        Ok(prepared) => prepared,
+        Err(Refused::Said(code)) => return Ok(code),
+        Err(Refused::Failure(failure)) => return Err(failure),
     };
-    if !loaded.report.is_empty() {
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        eprint!("{}", loaded.report.render(&file.display().to_string(), &text, colour));
-    }
-    if loaded.report.has_errors() {
-        return Ok(ExitCode::from(1));
-    }
-    let prepared = Prepared::new(loaded.plan)?;
     let plan = prepared.plan().clone();
-    let log = match plan.access_log.as_ref().filter(|_| !quiet) {
+    let certificates = Certificates::of(&listen.tls)?;
+    let tls = certificates.as_ref().map(Certificates::slot);
+    let log = match plan.access_log.as_ref().filter(|_| !listen.quiet) {
         None => None,
         Some(AccessLogPlan { path: None, format }) => Some(AccessLog::stdout(format.clone())?),
         Some(AccessLogPlan { path: Some(path), format }) => {
@@ -55,7 +51,11 @@ fn configured(file: &Path, quiet: bool) -> Result<ExitCode, Failure> {
         }
     };
     let running = start(Options {
-        listen: plan.listeners.clone(),
+        listen: plan
+            .listeners
+            .iter()
+            .map(|address| Endpoint { address: address.clone(), tls: tls.clone() })
+            .collect(),
         workers: if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers },
         settings: plan.settings.clone(),
         connections_max: plan.connections_max,
@@ -66,8 +66,49 @@ fn configured(file: &Path, quiet: bool) -> Result<ExitCode, Failure> {
     for address in running.addresses() {
         eprintln!("Serving {} on {address}", file.display());
     }
-    signals::until_stopped(running)?;
+    signals::until_stopped_or_hung_up(running, certificates, |running| reload(file, &plan, running))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a configuration is not taken.
+enum Refused {
+    /// Its mistakes were said already.
+    Said(ExitCode),
+    Failure(Failure),
+}
+
+/// Reads a configuration, says what is wrong with it, and prepares it.
+fn load(file: &Path) -> Result<Prepared, Refused> {
+    let (text, loaded) = super::check::open(file).map_err(Refused::Said)?;
+    if !loaded.report.is_empty() {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        eprint!("{}", loaded.report.render(&file.display().to_string(), &text, colour));
+    }
+    if loaded.report.has_errors() {
+        return Err(Refused::Said(ExitCode::from(1)));
+    }
+    Prepared::new(loaded.plan).map_err(|error| Refused::Failure(error.into()))
+}
+
+/// Puts the configuration as it is now in place of the one in force. A wrong one changes nothing.
+fn reload(file: &Path, started: &Plan, running: &Running) {
+    let prepared = match load(file) {
+        Ok(prepared) => prepared,
+        Err(Refused::Said(_)) => {
+            eprintln!("eleven: the configuration stays as it was");
+            return;
+        }
+        Err(Refused::Failure(failure)) => {
+            eprintln!("eleven: the configuration stays as it was: {failure}");
+            return;
+        }
+    };
+    let plan = prepared.plan().clone();
+    if plan.listeners != started.listeners || plan.workers != started.workers {
+        eprintln!("eleven: listeners and workers change with the next start; everything else changes now");
+    }
+    running.replace(plan.settings.clone(), Arc::new(move || prepared.service()));
+    eprintln!("eleven: {} read anew", file.display());
 }
 
 /// The default plan for a directory.
@@ -96,8 +137,12 @@ pub fn run(
         protocol.options.http09 = true;
         settings.protocol = Arc::new(protocol);
     }
+    let certificates = Certificates::of(&listen.tls)?;
+    let tls = certificates.as_ref().map(Certificates::slot);
+    let endpoints =
+        listen.listen.iter().map(|address| Endpoint { address: address.clone(), tls: tls.clone() }).collect();
     let running = start(Options {
-        listen: listen.listen.clone(),
+        listen: endpoints,
         workers: listen.workers.map_or_else(eleven_net::worker::default_count, usize::from),
         settings,
         connections_max: listen.max_connections,
@@ -108,6 +153,6 @@ pub fn run(
     for address in running.addresses() {
         eprintln!("{what} on {address}");
     }
-    signals::until_stopped(running)?;
+    signals::until_stopped(running, certificates)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ pub(super) struct Front {
 impl Front {
     fn start(service: Arc<dyn Fn() -> Service + Send + Sync>) -> Front {
         let running = start(Options {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            listen: vec!["127.0.0.1:0".parse::<eleven_net::listener::ListenAddr>().unwrap().into()],
             workers: 1,
             settings: Settings::default(),
             connections_max: 0,

@@ -1,0 +1,101 @@
+//! The certificates of a server: read at start, read again when their files change, and replaced only by ones that
+//! were found good (fault A17). For development, made on the spot.
+
+use crate::cli::Tls;
+use crate::command::Failure;
+use arc_swap::ArcSwap;
+use eleven_net::tls_config::{Identity, Made, ServerSettings};
+use eleven_server::serve::TlsSlot;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Names that a certificate made on the spot is for.
+const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Certificates in files, and where listeners find what was made of them.
+pub struct Certificates {
+    settings: ServerSettings,
+    slot: TlsSlot,
+    seen: Vec<Option<SystemTime>>,
+}
+
+impl Certificates {
+    /// What the options ask for; `None` for a server without TLS.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, or key and certificate do not go together.
+    pub fn of(options: &Tls) -> Result<Option<Certificates>, Failure> {
+        if options.tls_cert.len() != options.tls_key.len() {
+            return Err(Failure("give one --tls-key for each --tls-cert, in the same order".into()));
+        }
+        if options.tls_cert.is_empty() && !options.tls_self_signed {
+            return if options.tls_client_ca.is_empty() {
+                Ok(None)
+            } else {
+                Err(Failure("--tls-client-ca needs a server certificate: --tls-cert and --tls-key".into()))
+            };
+        }
+        let pairs = options.tls_cert.iter().zip(&options.tls_key);
+        let settings = ServerSettings {
+            identities: pairs
+                .map(|(certificate, key)| Identity { certificate: certificate.clone(), key: key.clone() })
+                .collect(),
+            client_trust: options.tls_client_ca.clone(),
+            client_certificate_optional: options.tls_client_optional,
+            tls13_only: false,
+        };
+        for key in settings.readable_keys() {
+            eprintln!(
+                "eleven: warning: others than their owner can read the private key {}; chmod 600 it",
+                key.display()
+            );
+        }
+        let made = options.tls_self_signed.then(make).transpose()?;
+        let config = settings.build_with(made)?;
+        let seen = files(&settings).map(changed).collect();
+        Ok(Some(Certificates { settings, slot: Arc::new(ArcSwap::new(config)), seen }))
+    }
+
+    /// Where listeners find the settings in force.
+    pub fn slot(&self) -> TlsSlot {
+        self.slot.clone()
+    }
+
+    /// Reads the files again if they changed, or if asked to. New connections get the new certificates; files
+    /// that are wrong change nothing, and are said.
+    pub fn refresh(&mut self, asked: bool) {
+        if self.settings.identities.is_empty() {
+            return;
+        }
+        let now: Vec<_> = files(&self.settings).map(changed).collect();
+        if now == self.seen && !asked {
+            return;
+        }
+        self.seen = now;
+        match self.settings.build() {
+            Ok(config) => {
+                self.slot.store(config);
+                eprintln!("eleven: certificates read anew");
+            }
+            Err(error) => eprintln!("eleven: the certificates stay as they were: {error}"),
+        }
+    }
+}
+
+fn files(settings: &ServerSettings) -> impl Iterator<Item = &Path> {
+    let identities = settings.identities.iter().flat_map(|i| [i.certificate.as_path(), i.key.as_path()]);
+    identities.chain(settings.client_trust.iter().map(|path| path.as_path()))
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
+
+/// A certificate that only this machine's developer will trust.
+fn make() -> Result<Made, Failure> {
+    let names = DEVELOPMENT_NAMES.map(str::to_owned).to_vec();
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|error| Failure(format!("cannot make a certificate: {error}")))?;
+    Ok(Made { certificate: made.cert.der().to_vec(), key: made.signing_key.serialize_der() })
+}

@@ -1,0 +1,81 @@
+//! Connections under TLS: the handshake within its deadline, then the session. A client that speaks plain HTTP to a
+//! TLS port is told so in plain HTTP (fault A19). What TLS is made of is `net`'s.
+
+use crate::session;
+use crate::worker::Worker;
+use eleven_net::ledger::{Phase, Slot, Verdict};
+use eleven_net::tls::{AcceptError, TlsStream};
+use eleven_net::tls_config::ServerConfig;
+use eleven_net::{PeerAddr, Stream};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::ready;
+
+const PLAIN_ON_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 65\r\n\r\n\
+    400 Bad Request\nThis port speaks TLS: the address is https://...\n";
+
+/// Shakes hands, then serves the connection to its end.
+pub(crate) async fn serve(
+    stream: Stream,
+    peer: PeerAddr,
+    local_port: u16,
+    slot: Slot,
+    worker: Rc<Worker>,
+    config: Arc<ServerConfig>,
+) {
+    slot.begin(Phase::Head, worker.settings().timeouts.handshake_timeout_ms);
+    // Boxed: the handshake is large and short, the connection long.
+    let accepted = {
+        let accept = Box::pin(TlsStream::accept(stream, |_| Some(config)));
+        tokio::select! {
+            accepted = accept => accepted,
+            () = given_up(&slot) => return,
+        }
+    };
+    match accepted {
+        Ok(tls) => session::serve(Stream::Tls(Box::new(tls)), peer, local_port, slot, worker).await,
+        Err(AcceptError::NotTls(plain)) => {
+            let (mut stream, _) = *plain;
+            slot.begin(Phase::Lingering, worker.settings().timeouts.linger_idle_timeout_ms);
+            tokio::select! {
+                () = say_it_is_tls(&mut stream) => {}
+                () = given_up(&slot) => {}
+            }
+        }
+        Err(error) => tracing::debug!(%peer, %error, "no TLS"),
+    }
+}
+
+/// Ready when the connection must go; a stop lets a handshake finish.
+async fn given_up(slot: &Slot) {
+    poll_fn(|cx| {
+        loop {
+            if ready!(slot.poll_verdict(cx)) != Verdict::Stopping {
+                return std::task::Poll::Ready(());
+            }
+        }
+    })
+    .await;
+}
+
+/// Answers in plain HTTP, then reads until the client has seen it.
+async fn say_it_is_tls(stream: &mut Stream) {
+    if stream.write_all(PLAIN_ON_TLS).await.is_err() || stream.shutdown_write().await.is_err() {
+        return;
+    }
+    let mut unread = [0; 4096];
+    while stream.read(&mut unread).await.is_ok_and(|n| n > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    /// 9110-8.6-07: the length written is the length sent.
+    #[test]
+    fn the_plain_answer_is_well_framed() {
+        let text = std::str::from_utf8(super::PLAIN_ON_TLS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+    }
+}
