@@ -37,7 +37,7 @@ impl Server {
         application.wait_ready().unwrap();
         let handler = Arc::clone(&application);
         let running = start(Options {
-            listen: vec![ListenAddr::Tcp { host: Some("127.0.0.1".to_owned()), port: 0 }],
+            listen: vec![ListenAddr::Tcp { host: Some("127.0.0.1".to_owned()), port: 0 }.into()],
             workers: 2,
             settings: Settings::default(),
             connections_max: 0,
