@@ -32,9 +32,9 @@ impl Server {
         Server::start(&[&["echo"], args].concat())
     }
 
-    /// `eleven serve --config` with this text in a file of the folder, and a listener on a free port before it.
+    /// `eleven serve --config` with this text in a file of the folder, and a listener on a free port after it.
     pub fn configured(folder: &Folder, config: &str) -> Server {
-        let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n\n{config}");
+        let text = format!("{config}\n[[listener]]\naddress = \"127.0.0.1:0\"\n");
         let file = folder.write("eleven.toml", text);
         let file = file.to_str().expect("temporary folders have plain names");
         Server::spawn(Command::new(env!("CARGO_BIN_EXE_eleven")), &["serve", "--config", file])
