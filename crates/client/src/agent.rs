@@ -256,7 +256,7 @@ impl Response {
         }
     }
 
-    /// Reads away what is left, within [`DRAIN_BYTES_MAX`], and ends it.
+    /// Reads away what is left, within a limit, and ends it.
     pub async fn drain(mut self) {
         let mut octets = 0;
         while let Ok(Some(data)) = self.data().await {

@@ -1,6 +1,6 @@
 //! The way of a request through a plan: site, route, the steps before the handler, the handler, the steps after it. The
 //! order is a question of security (passwords before content, the client's address before its rate), so it stands here
-//! on one screen: [`Steps::before`] and [`Steps::after`]. What a step does is in its own file.
+//! on one screen: `before` and `after`. What a step does is in its own file.
 
 use crate::after::compress::{Asked, Compress};
 use crate::after::error_page::Reading;

