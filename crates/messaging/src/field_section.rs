@@ -16,10 +16,10 @@ pub fn line(input: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, Malformed
     line_from(input, at, at)
 }
 
-/// As [`line`], where the octets before `searched` are known to hold no LF.
+/// As [`line()`], where the octets before `searched` are known to hold no LF.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 #[inline]
 pub fn line_from(input: &[u8], at: usize, searched: usize) -> Result<Option<(&[u8], usize)>, Malformed> {
     let Some(found) = memchr::memchr(b'\n', &input[searched..]) else { return Ok(None) };
