@@ -213,22 +213,26 @@ fn section<const RESPONSE: bool>(
 ) -> Result<Option<usize>, Malformed> {
     let unfinished = if RESPONSE { unfinished_response } else { unfinished_request };
     let mut at = scan.line_at as usize;
+    let limits = &config.limits;
+    let end_max = at.saturating_add(limits.field_section_bytes_max);
     // Ordinary lines are only described, and copied all at once, as far as they stand side by side.
     let mut run = at;
     loop {
-        if let Some(line) = scan::ordinary_line(input, at) {
+        while let Some(line) = scan::ordinary_line(input, at) {
             let next = line.value_end + 2;
-            if !(RESPONSE && is_fold(input, next)) {
-                check_section_bytes(scan, next, config)?;
-                scan.lines += 1;
-                check_lines(scan, config)?;
-                if !RESPONSE {
-                    scan.check_repeated(line.known)?;
-                }
-                fields.describe_line(at - run, line.colon - at, line.value_end - line.colon - 2, line.known);
-                at = next;
-                continue;
+            // What passes a limit, and a line that goes on, are for the careful way.
+            if next > end_max
+                || scan.lines as usize >= limits.field_lines_max
+                || (RESPONSE && is_fold(input, next))
+            {
+                break;
             }
+            scan.lines += 1;
+            if !RESPONSE {
+                scan.check_repeated(line.known)?;
+            }
+            fields.describe_line(at - run, line.colon - at, line.value_end - line.colon - 2, line.known);
+            at = next;
         }
         fields.append_run(&input[run..at]);
         scan.go_to(at);

@@ -93,41 +93,59 @@ const HIGH: u64 = ONES << 7;
 #[inline]
 fn colon(input: &[u8]) -> Option<usize> {
     const COLONS: u64 = ONES * b':' as u64;
-    let (words, rest) = input.as_chunks::<8>();
-    for (i, word) in words.iter().enumerate() {
-        let zero = u64::from_le_bytes(*word) ^ COLONS;
+    let (words, _) = input.as_chunks::<8>();
+    let mut at = 0;
+    for octets in words {
+        let zero = u64::from_le_bytes(*octets) ^ COLONS;
         let found = zero.wrapping_sub(ONES) & !zero & HIGH;
         if found != 0 {
-            return Some(i * 8 + found.trailing_zeros() as usize / 8);
+            return Some(at + found.trailing_zeros() as usize / 8);
         }
+        at += 8;
     }
-    rest.iter().position(|&b| b == b':').map(|n| words.len() * 8 + n)
+    colon_in_rest(input, at)
+}
+
+#[inline(never)]
+fn colon_in_rest(input: &[u8], at: usize) -> Option<usize> {
+    input.get(at..)?.iter().position(|&b| b == b':').map(|n| at + n)
+}
+
+/// Whether an octet ends what [`end_of`] looks for.
+#[inline]
+fn ends<const LOW: u8>(b: u8) -> bool {
+    b < LOW || b == 0x7f || (LOW > 0x20 && b >= 0x80)
 }
 
 /// Where the octets from `at` on first go below `LOW`, or are DEL; or, for `LOW` 0x21, are obs-text.
 ///
 /// Below `LOW` the subtraction borrows, at 0x7f the addition reaches the high bit. Both may spill into higher
 /// octets, never into lower ones, so the lowest octet found is right, except that a `~` after 0xff looks like DEL.
-#[inline]
-fn end_of<const LOW: u8>(input: &[u8], at: usize) -> usize {
-    let low = |b: u8| b < LOW || b == 0x7f || (LOW > 0x20 && b >= 0x80);
-    let (words, rest) = input[at..].as_chunks::<8>();
-    for (i, octets) in words.iter().enumerate() {
+///
+/// Kept out of line so that its constants stay in registers: this loop sees every octet.
+#[inline(never)]
+fn end_of<const LOW: u8>(input: &[u8], mut at: usize) -> usize {
+    let (words, _) = input[at..].as_chunks::<8>();
+    for octets in words {
         let word = u64::from_le_bytes(*octets);
         let borrowed = word.wrapping_sub(ONES * LOW as u64) | word.wrapping_add(ONES);
         let found = if LOW > 0x20 { borrowed | word } else { borrowed & !word } & HIGH;
         if found != 0 {
-            let place = found.trailing_zeros() as usize / 8;
-            if low(octets[place]) {
-                return at + i * 8 + place;
+            let bits = found.trailing_zeros() & !7;
+            if ends::<LOW>((word >> bits) as u8) {
+                return at + bits as usize / 8;
             }
-            if let Some(place) = octets.iter().position(|&b| low(b)) {
-                return at + i * 8 + place;
-            }
+            break;
         }
+        at += 8;
     }
-    let rest_at = at + words.len() * 8;
-    rest_at + rest.iter().position(|&b| low(b)).unwrap_or(rest.len())
+    end_of_rest::<LOW>(input, at)
+}
+
+#[inline(never)]
+fn end_of_rest<const LOW: u8>(input: &[u8], at: usize) -> usize {
+    let rest = &input[at..];
+    at + rest.iter().position(|&b| ends::<LOW>(b)).unwrap_or(rest.len())
 }
 
 #[cfg(test)]

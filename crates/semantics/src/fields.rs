@@ -355,7 +355,9 @@ impl Fields {
 
     #[inline]
     fn note(&mut self, at: u32, name_len: usize, value_len: usize, known: Option<Known>) {
-        self.present |= known.map_or(0, Known::mask);
+        if let Some(known) = known {
+            self.present |= known.mask();
+        }
         self.lines.push(Line { at, name_len: name_len as u32, value_len: value_len as u32, known });
     }
 

@@ -159,9 +159,11 @@ impl Ends {
 /// A name ready for comparison: in lower case, and which of its octets are letters.
 struct Pattern {
     length: usize,
-    lower: [u8; LONGEST],
-    lower_ends: Ends,
-    letter_ends: Ends,
+    lower: Ends,
+    letters: Ends,
+    /// The same without the first and last eight octets, for names longer than 16.
+    lower_between: Ends,
+    letters_between: Ends,
     /// The next name of the same slot.
     next: u8,
 }
@@ -175,12 +177,25 @@ const fn pattern(name: &[u8], next: u8) -> Pattern {
         letters[at] = if name[at].is_ascii_alphabetic() { 0x20 } else { 0 };
         at += 1;
     }
-    let (Some(lower_ends), Some(letter_ends)) =
-        (Ends::of(&lower, name.len()), Ends::of(&letters, name.len()))
-    else {
-        panic!("LONGEST is at least 8")
-    };
-    Pattern { length: name.len(), lower, lower_ends, letter_ends, next }
+    let length = name.len();
+    let between = length.saturating_sub(16);
+    Pattern {
+        length,
+        lower: Ends::of(&lower, length).unwrap(),
+        letters: Ends::of(&letters, length).unwrap(),
+        lower_between: Ends::of(lower.split_at(8).1, between).unwrap(),
+        letters_between: Ends::of(letters.split_at(8).1, between).unwrap(),
+        next,
+    }
+}
+
+impl Ends {
+    /// Whether these are the lower-case octets, `letters` in any case: with its bit 0x20 set an octet equals a
+    /// lower-case letter exactly if it is that letter in either case; other octets are compared as they are.
+    #[inline]
+    fn are(self, lower: Ends, letters: Ends) -> bool {
+        self.first | letters.first == lower.first && self.last | letters.last == lower.last
+    }
 }
 
 /// The first name of each slot, and what all names are compared with; built at compile time.
@@ -195,7 +210,7 @@ static TABLE: Table = {
     let mut i = 0;
     while i < NAMES.len() {
         let found = pattern(NAMES[i].as_bytes(), NONE);
-        let slot = found.lower_ends.slot(found.length);
+        let slot = found.lower.slot(found.length);
         patterns[i] = Pattern { next: first[slot], ..found };
         first[slot] = i as u8;
         i += 1;
@@ -204,15 +219,14 @@ static TABLE: Table = {
 };
 
 impl Pattern {
-    /// Whether a name is this one, in any case. With its bit 0x20 set an octet equals a lower-case letter exactly
-    /// if it is that letter in either case; other octets are compared as they are.
+    /// Whether the first `length` octets are this name, in any case.
     #[inline]
     fn matches(&self, octets: &[u8], length: usize, ends: Ends) -> bool {
-        let (lower, letters) = (self.lower_ends, self.letter_ends);
         self.length == length
-            && ends.first | letters.first == lower.first
-            && ends.last | letters.last == lower.last
-            && (length <= 16 || octets[8..length - 8].eq_ignore_ascii_case(&self.lower[8..length - 8]))
+            && ends.are(self.lower, self.letters)
+            && (length <= 16
+                || Ends::of(&octets[8..], length - 16)
+                    .is_some_and(|between| between.are(self.lower_between, self.letters_between)))
     }
 }
 
@@ -242,6 +256,7 @@ impl Known {
     }
 
     /// Fewer than eight octets are there.
+    #[inline(never)]
     fn lookup_short(octets: &[u8], length: usize) -> Option<Known> {
         let mut longer = [0; 8];
         longer.get_mut(..length)?.copy_from_slice(octets.get(..length)?);
@@ -285,7 +300,17 @@ impl Known {
     /// Bit of this field in a presence mask.
     #[inline]
     pub(crate) fn mask(self) -> u128 {
-        1u128 << (self as u8)
+        // A look-up is cheaper than a shift of two words.
+        static MASKS: [u128; NAMES.len()] = {
+            let mut masks = [0; NAMES.len()];
+            let mut i = 0;
+            while i < NAMES.len() {
+                masks[i] = 1 << i;
+                i += 1;
+            }
+            masks
+        };
+        MASKS[self as usize]
     }
 }
 
