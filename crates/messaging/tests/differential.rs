@@ -6,6 +6,7 @@ use eleven_messaging::{Config, Malformed, RequestHead, ResponseHead};
 use eleven_semantics::Method;
 use eleven_testkit::rng::Rng;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// What both readers are asked for: the start line, and the lines that a section keeps.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ fn mutated_heads() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, rng_seed: RngSeed::Fixed(9112), ..ProptestConfig::default() })]
 
     /// Valid heads of random fields are accepted by both, and read alike.
     #[test]

@@ -10,6 +10,7 @@ use eleven_messaging::{
 };
 use eleven_semantics::{Fields, Method, Status, Version};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -298,7 +299,7 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(9112), ..ProptestConfig::default() })]
 
     /// 9112-9.2-01, 9112-9.3.2-01, 9112-9.3.2-02b, 9112-6.2-01, 9112-7.1-02, 9112-7.1.2-02, faults S89, S68.
     #[test]
@@ -311,7 +312,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, rng_seed: RngSeed::Fixed(9112), ..ProptestConfig::default() })]
 
     /// The `gzip` coding over sizes around the pieces it is worked on in, well and badly compressible; R21, G21.
     #[test]
