@@ -99,13 +99,14 @@ struct Origin {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     until: Instant,
 }
 
 /// A connection lent by a pool. Dropped, it is closed; [`Pooled::release`] gives it back.
 pub struct Pooled {
-    connection: Option<Connection>,
+    /// Boxed: it is handed from hand to hand, and large.
+    connection: Option<Box<Connection>>,
     origin: Rc<Origin>,
     pool: Pool,
     reused: bool,
@@ -160,7 +161,7 @@ impl Pool {
         }
         let connection = connect().await?;
         self.0.counts.borrow_mut().opened += 1;
-        Ok(Pooled { connection: Some(connection), origin, pool: self.clone(), reused: false, permit })
+        Ok(Pooled { connection: Some(connection.into()), origin, pool: self.clone(), reused: false, permit })
     }
 
     /// A new connection for this key, never an idle one: for the second attempt of a request that an idle one
@@ -182,11 +183,11 @@ impl Pool {
         let permit = Arc::clone(&origin.permits).acquire_owned().await.ok();
         let connection = connect().await?;
         self.0.counts.borrow_mut().opened += 1;
-        Ok(Pooled { connection: Some(connection), origin, pool: self.clone(), reused: false, permit })
+        Ok(Pooled { connection: Some(connection.into()), origin, pool: self.clone(), reused: false, permit })
     }
 
     /// The idle connection used last that still lives: the others may rest until their time is over.
-    fn take_idle(&self, origin: &Origin) -> Option<Connection> {
+    fn take_idle(&self, origin: &Origin) -> Option<Box<Connection>> {
         let mut idle = origin.idle.borrow_mut();
         if idle.is_empty() {
             return None;
@@ -307,7 +308,7 @@ impl Pooled {
 
     /// Takes the connection out for good: for a tunnel.
     pub fn into_connection(mut self) -> Option<Connection> {
-        self.connection.take()
+        self.connection.take().map(|connection| *connection)
     }
 
     /// The permit still held, so that a tunnel counts as a connection of its origin.
@@ -350,13 +351,13 @@ impl std::ops::Deref for Pooled {
 
     fn deref(&self) -> &Connection {
         // Only `release` and `into_connection` take it, and both consume `self`.
-        self.connection.as_ref().expect("a lent connection is there until it is given back")
+        self.connection.as_deref().expect("a lent connection is there until it is given back")
     }
 }
 
 impl std::ops::DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("a lent connection is there until it is given back")
+        self.connection.as_deref_mut().expect("a lent connection is there until it is given back")
     }
 }
 

@@ -29,7 +29,7 @@ use eleven_semantics::names::Known;
 use eleven_semantics::proxy_status::{self, ProxyError};
 use eleven_semantics::target::{self, Form, InvalidPath, Scheme};
 use eleven_semantics::{Fields, Method, Status, Version};
-use flow::{Answered, Failed, Flow, Incoming, Timeouts, Upload};
+use flow::{Answered, Failed, Flow, Incoming, Timeouts, Upload, Watch};
 use health::HealthPlan;
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -41,6 +41,9 @@ use upstream::{Balance, Budget, Ejection, Group, HashKey, Place, Server, ServerP
 
 /// How often the pool looks for connections that were closed.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// What an attempt counts that a server may have worked on, compared with one that cost it nothing.
+const ATTEMPT_WEIGHT: u32 = 4;
 
 /// Which Host a server is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,7 +82,7 @@ pub struct GatewayPlan {
     pub pool: PoolLimits,
     /// Limits of what servers may send.
     pub protocol: Arc<Config>,
-    /// Times a request is tried at most.
+    /// Times a request is tried at most; attempts that cost the server nothing count a quarter.
     pub attempts_max: u32,
     /// Retries allowed for every ten requests.
     pub retries_per_ten: u32,
@@ -137,6 +140,7 @@ pub struct Gateway {
     pool: Pool,
     dialer: Dialer,
     budget: Budget,
+    watch: Watch,
     /// Rules for clients whose word is replaced, and for those whose word is kept.
     replace: Rc<Rules>,
     append: Rc<Rules>,
@@ -163,6 +167,7 @@ impl Gateway {
             dialer: Dialer::new(resolver, plan.dial.clone()),
             pool,
             budget: Budget::new(plan.retries_per_ten),
+            watch: Watch::start(),
             replace: Rc::new(plan.rules.clone()),
             append: Rc::new(Rules { provenance: Provenance::Append(told), ..plan.rules.clone() }),
             plan,
@@ -232,7 +237,6 @@ impl Gateway {
                 };
                 return Err(failed.into());
             };
-            attempts += 1;
             let server = self.group.server(index);
             let expects = request.head.expectation == Expectation::Continue;
             if expects && server.version() == Some(Version::Http10) {
@@ -266,10 +270,13 @@ impl Gateway {
             let again = again.or(untouched);
             // An idle connection that the server had just closed says nothing about the server.
             let stale = reused && failure.cause == Cause::Closed;
+            // Only what a server may have worked on costs: repeating the rest adds no load.
+            let free = stale || failure.phase <= Phase::Tls;
+            attempts += if free { 1 } else { ATTEMPT_WEIGHT };
             let may_retry = failure.retry.is_safe()
-                && attempts < self.plan.attempts_max
-                && !matches!(failure.cause, Cause::Timeout(_) if failure.phase > Phase::Tls);
-            let Some(next) = again.filter(|_| may_retry && (stale || self.budget.withdraw())) else {
+                && attempts < self.plan.attempts_max * ATTEMPT_WEIGHT
+                && (free || !matches!(failure.cause, Cause::Timeout(_)));
+            let Some(next) = again.filter(|_| may_retry && (free || self.budget.withdraw())) else {
                 return Err(self.failed(&failure).into());
             };
             tracing::debug!(%failure, server = %server.plan, "trying again");
@@ -306,8 +313,9 @@ impl Gateway {
         };
         let reused = connection.is_reused();
         let rules = Rc::clone(rules);
-        let flow = Flow::begin(connection, Some(lease), outgoing, upload, rules, self.plan.timeouts)
-            .map_err(|failed| (failed, reused))?;
+        let flow =
+            Flow::begin(connection, Some(lease), outgoing, upload, rules, self.plan.timeouts, &self.watch)
+                .map_err(|failed| (failed, reused))?;
         let answered = flow.answer(outgoing.method, interim).await.map_err(|failed| (failed, reused))?;
         server.learn_version(answered.version);
         Ok(answered)

@@ -14,15 +14,14 @@ use eleven_client::exchange::{Connection, Event};
 use eleven_client::pool::Pooled;
 use eleven_messaging::client::{Early, Request as Outgoing, Retry};
 use eleven_messaging::{Framing, ResponseHead};
-use eleven_net::clock;
+use eleven_net::ledger::{Caps, Ledger, Phase as Waiting, SWEEP_MS, Slot};
 use eleven_net::pipe::{Next, PipeReader, PipeWriter, Reason, pipe};
 use eleven_semantics::forwarding::{self, Rules};
 use eleven_semantics::{Fields, Method, Status, Version};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use tokio::time::{Instant, Sleep};
+use std::time::Duration;
 
 /// A response up to this size is gathered if it is already there; one beyond flows.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
@@ -123,13 +122,40 @@ pub struct Flow {
     rules: Rc<Rules>,
     timeouts: Timeouts,
     patience: Patience,
-    continue_until: Option<Instant>,
+    /// The content is held back until the server, or nobody for some time, says 100.
+    holds_content: bool,
 }
 
-/// What is waited for at most. One timer, made when first needed.
+/// The clock of a worker's exchanges with servers. Deadlines are coarse, as those of client connections: writing
+/// one down is a store, where a timer for each exchange would cost more than its parsing.
+#[derive(Debug)]
+pub struct Watch(Rc<Ledger>);
+
+impl Watch {
+    /// Starts it on this worker.
+    pub fn start() -> Watch {
+        let ledger = Ledger::new(Caps { connections_max: usize::MAX, connections_per_address_max: 0 });
+        let watched = Rc::downgrade(&ledger);
+        tokio::task::spawn_local(async move {
+            while let Some(ledger) = watched.upgrade() {
+                ledger.sweep();
+                drop(ledger);
+                tokio::time::sleep(Duration::from_millis(SWEEP_MS)).await;
+            }
+        });
+        Watch(ledger)
+    }
+
+    fn patience(&self) -> Patience {
+        // There is always room in it.
+        Patience { slot: self.0.enter(None).ok(), waiting_ms: 0 }
+    }
+}
+
+/// What is waited for at most.
 struct Patience {
-    sleep: Option<Pin<Box<Sleep>>>,
-    until: Instant,
+    slot: Option<Slot>,
+    /// What is being waited for; 0 after progress, so that the wait begins anew.
     waiting_ms: u64,
 }
 
@@ -154,18 +180,15 @@ impl Flow {
         upload: Upload,
         rules: Rc<Rules>,
         timeouts: Timeouts,
+        watch: &Watch,
     ) -> Result<Flow, Failed> {
         let framing = match connection.send(request) {
             Ok(framing) => framing,
             Err(failure) => return Err(Failed { failure: failure.into(), upload: Some(upload) }),
         };
-        let now = clock::now();
-        let continue_until = connection
-            .machine()
-            .awaits_continue()
-            .then(|| clock::deadline(now, timeouts.continue_timeout_ms));
         Ok(Flow {
             upload: framing.has_body().then_some(upload),
+            holds_content: connection.machine().awaits_continue(),
             connection,
             lease,
             rest: Bytes::new(),
@@ -174,8 +197,7 @@ impl Flow {
             head_seen: false,
             rules,
             timeouts,
-            patience: Patience { sleep: None, until: now, waiting_ms: 0 },
-            continue_until,
+            patience: watch.patience(),
         })
     }
 
@@ -216,7 +238,6 @@ impl Flow {
     fn pass_interim(&mut self, interim: &InterimSender) {
         let head = self.connection.head_mut();
         if head.status == Status::CONTINUE {
-            self.continue_until = None;
             return;
         }
         let (status, version) = (head.status, head.version);
@@ -411,7 +432,7 @@ impl Flow {
             Err(failure) => Poll::Ready(Err(failure)),
             Ok(Poll::Pending) => {
                 let waiting = self.timeouts.idle_timeout_ms;
-                self.patience.poll(cx, waiting, None).map(|()| Err(self.connection.timed_out(waiting)))
+                self.patience.poll(cx, waiting).map(|()| Err(self.connection.timed_out(waiting)))
             }
         }
     }
@@ -443,10 +464,19 @@ impl Flow {
             Poll::Pending => {}
         }
         let idle = self.head_seen || sent.is_pending();
-        let waiting = if idle { self.timeouts.idle_timeout_ms } else { self.timeouts.head_timeout_ms };
-        match self.patience.poll(cx, waiting, self.continue_until) {
-            Poll::Ready(()) => Poll::Ready(Err(self.connection.timed_out(waiting))),
+        let waiting = match (self.holds_content, idle) {
+            (true, _) => self.timeouts.continue_timeout_ms,
+            (false, true) => self.timeouts.idle_timeout_ms,
+            (false, false) => self.timeouts.head_timeout_ms,
+        };
+        match self.patience.poll(cx, waiting) {
             Poll::Pending => Poll::Pending,
+            Poll::Ready(()) if self.holds_content => {
+                // The server may not know 100 (9110-10.1.1-05): the content goes out now.
+                self.holds_content = false;
+                self.poll(cx)
+            }
+            Poll::Ready(()) => Poll::Ready(Err(self.connection.timed_out(waiting))),
         }
     }
 
@@ -473,12 +503,10 @@ impl Flow {
             if self.upload.is_none() {
                 return Ok(Poll::Ready(()));
             }
-            if self.connection.machine().awaits_continue()
-                && self.continue_until.is_some_and(|until| clock::now() < until)
-            {
+            self.holds_content &= self.connection.machine().awaits_continue();
+            if self.holds_content {
                 return Ok(Poll::Pending);
             }
-            self.continue_until = None;
             if self.poll_push(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
@@ -569,27 +597,14 @@ impl Gathered {
 }
 
 impl Patience {
-    /// Ready when nothing has moved for `waiting_ms`. Progress is told by setting `self.waiting_ms` to 0. Wakes
-    /// the task at `also`, too.
-    fn poll(&mut self, cx: &mut Context<'_>, waiting_ms: u64, also: Option<Instant>) -> Poll<()> {
+    /// Ready when nothing has moved for `waiting_ms`.
+    fn poll(&mut self, cx: &mut Context<'_>, waiting_ms: u64) -> Poll<()> {
+        let Some(slot) = &self.slot else { return Poll::Pending };
         if self.waiting_ms != waiting_ms {
             self.waiting_ms = waiting_ms;
-            self.until = clock::deadline(clock::now(), waiting_ms);
+            slot.begin(Waiting::Handling, waiting_ms);
         }
-        let rings = also.map_or(self.until, |also| also.min(self.until));
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(rings)));
-        if sleep.deadline() != rings {
-            sleep.as_mut().reset(rings);
-        }
-        if sleep.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        if self.until <= clock::now() {
-            return Poll::Ready(());
-        }
-        // The time for a 100 is over: look again.
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        slot.poll_verdict(cx).map(|_| ())
     }
 }
 

@@ -3,7 +3,7 @@
 //! Internet, tunnels to port 443 only. There is no setting by which it is open to everybody by accident
 //! (faults X10 to X15).
 
-use super::flow::{Failed, Flow, Timeouts};
+use super::flow::{Failed, Flow, Timeouts, Watch};
 use super::tunnel::{Tunnel, TunnelLimits};
 use super::{
     authority, error_response, final_recipient, hop, length, offered_upgrade, proxy_error, response, upload,
@@ -96,6 +96,7 @@ pub struct OpenProxy {
     pool: Pool,
     dialer: Dialer,
     rules: Rc<Rules>,
+    watch: Watch,
     /// Servers that speak HTTP/1.0, and until when that is believed.
     old_servers: RefCell<HashMap<Rc<Key>, Instant>>,
 }
@@ -121,6 +122,7 @@ impl OpenProxy {
         Rc::new(OpenProxy {
             dialer: Dialer::new(resolver, options),
             rules: Rc::new(plan.rules.clone()),
+            watch: Watch::start(),
             pool,
             old_servers: RefCell::default(),
             plan,
@@ -268,7 +270,8 @@ impl OpenProxy {
             };
             let (again, reused) = (upload.again(), connection.is_reused());
             let rules = Rc::clone(&self.rules);
-            let flow = Flow::begin(connection, None, &outgoing, upload, rules, self.plan.timeouts);
+            let flow =
+                Flow::begin(connection, None, &outgoing, upload, rules, self.plan.timeouts, &self.watch);
             let result = match flow {
                 Ok(flow) => flow.answer(&request.head.method, &interim).await,
                 Err(failed) => Err(failed),

@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 mod cuts;
+mod kills;
 mod smuggling;
 
 /// A server in this process, stopped with the value.

@@ -49,8 +49,7 @@ fn naive(bytes: &[u8], prefer_length: bool) -> Seen {
         let chunked = find("transfer-encoding").is_some_and(|value| value.contains("chunked"));
         let mut body = Vec::new();
         if chunked && !(prefer_length && length.is_some()) {
-            loop {
-                let Some(at) = rest.iter().position(|&b| b == b'\n') else { break };
+            while let Some(at) = rest.iter().position(|&b| b == b'\n') {
                 let size = text(&rest[..at]);
                 let size =
                     usize::from_str_radix(size.trim().split(';').next().unwrap_or(""), 16).unwrap_or(0);
