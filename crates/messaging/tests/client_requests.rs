@@ -117,7 +117,7 @@ fn heads() {
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
         ),
         (
-            "9112-9.6-01",
+            "9112-9.6-01, 9112-9.3-02",
             Request { close: true, ..plain },
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         ),

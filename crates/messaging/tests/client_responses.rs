@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Asked, ask};
-use eleven_messaging::{Config, Limits, Options};
+use eleven_messaging::{BodyEncoder, Config, Framing, Limits, Options};
 use eleven_testkit::deliver::deliver;
 use std::sync::Arc;
 
@@ -128,6 +128,53 @@ fn the_end_of_a_response_is_found() {
             "final HTTP/1.1 204 \"X\" [] none\nreusable",
         ),
     ]);
+}
+
+/// The `gzip` coding under either name (9112-7.2-R1), chunked or ended by the close (9112-6.1-04, 9112-6.3-R4).
+/// Faults G21, G22: cut short, or with octets behind its end, it is refused.
+#[test]
+fn gzip_codings() {
+    let coded = |framing, extra: &[u8]| {
+        let mut body = Vec::new();
+        let mut encoder = BodyEncoder::new(framing);
+        encoder.write(b"hello", &mut body).unwrap();
+        encoder.finish(None, &mut body).unwrap();
+        body.extend_from_slice(extra);
+        body
+    };
+    let until_close = Framing::UntilClose { gzip: true };
+    let chunked = Framing::Chunked { gzip: true };
+    let head = |coding: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n").into_bytes();
+    for (what, coding, body, expected) in [
+        (
+            "9112-6.3-R4",
+            "gzip",
+            coded(until_close, b""),
+            "data hello\nend\ncloses: until-close, 0 unanswered",
+        ),
+        (
+            "9112-7.2-R1",
+            "X-GZip",
+            coded(until_close, b""),
+            "data hello\nend\ncloses: until-close, 0 unanswered",
+        ),
+        ("9112-7.2-R1", "x-gzip, chunked", coded(chunked, b""), "data hello\nend\nreusable"),
+        ("G22", "gzip", coded(until_close, b"x"), "data hello\nrefused gzip"),
+        ("no gzip at all", "gzip", b"hello".to_vec(), "refused gzip"),
+        ("nothing at all", "gzip", b"".to_vec(), "refused gzip"),
+    ] {
+        let seen = seen(&Config::default(), GET, &[head(coding), body].concat());
+        let (_, rest) = seen.split_once('\n').unwrap();
+        assert_eq!(rest, expected, "{what}");
+    }
+    let whole = coded(until_close, b"");
+    for cut in 1..whole.len() {
+        let seen = seen(&Config::default(), GET, &[head("gzip").as_slice(), &whole[..cut]].concat());
+        assert!(seen.ends_with("refused gzip"), "G21: cut at {cut}: {seen}");
+    }
+    let options = Options { transfer_gzip: false, ..Options::default() };
+    let off = Config { options, ..Config::default() };
+    assert!(seen(&off, GET, &head("gzip")).ends_with("refused coding-unknown"));
 }
 
 /// Interim responses: RFC 9110 §15.2.

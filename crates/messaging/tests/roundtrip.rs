@@ -217,6 +217,17 @@ fn read_responses(client: &mut ClientConnection, octets: &[&[u8]]) -> Vec<Seen> 
     seen
 }
 
+/// A head as it was written: lines that end in CRLF, none of which begins with white space (9112-2.2-08,
+/// 9112-5.2-01), no CR or LF elsewhere (9112-2.2-03), one empty line, which is the last (9112-2.2-05).
+fn check_head(head: &[u8]) {
+    let lines = head.strip_suffix(b"\r\n").expect("a head ends with an empty line");
+    for line in lines.split_inclusive(|&b| b == b'\n') {
+        let line = line.strip_suffix(b"\r\n").expect("lines end in CRLF");
+        assert!(!line.is_empty() && !line.contains(&b'\r'), "{}", head.escape_ascii());
+        assert!(!line.starts_with(b" ") && !line.starts_with(b"\t"), "{}", head.escape_ascii());
+    }
+}
+
 /// What is expected of a message whose framing was this.
 fn expected(line: String, message: &Message, framing: Framing) -> Seen {
     let chunked = matches!(framing, Framing::Chunked { .. });
@@ -248,7 +259,9 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
             close: exchange.close,
             ..Request::new(&method, message.target.as_bytes(), b"a.example:8080", &fields)
         };
+        let begins = wire.len();
         let framing = client.send(&request, &mut wire).unwrap();
+        check_head(&wire[begins..]);
         if framing.has_body() {
             for piece in &message.content {
                 client.body().unwrap().write(piece, &mut wire).unwrap();
@@ -278,7 +291,9 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
             content_is_read: false,
             compressible: true,
         };
+        let begins = wire.len();
         let framing = server.respond(&answer, &mut wire).unwrap();
+        check_head(&wire[begins..]);
         if framing.has_body() {
             for piece in &message.content {
                 server.body().unwrap().write(piece, &mut wire).unwrap();

@@ -181,7 +181,7 @@ fn closing() {
     for (what, mut server, request, close, reason) in [
         ("9112-9.6-03", server(), asked, None, CloseReason::ClientAsked),
         ("the handler's wish", server(), GET, Some(CloseReason::Handler), CloseReason::Handler),
-        ("the last request that may be", with_limit(1), GET, None, CloseReason::RequestsMax),
+        ("9112-9.3-03: the last request that may be", with_limit(1), GET, None, CloseReason::RequestsMax),
         (
             "S40, 9112-9.3-05: unread content of unknown length",
             server(),
@@ -458,7 +458,8 @@ fn encoders() {
     }
 }
 
-/// The `gzip` transfer coding goes to those whose TE asks for it, and to nobody else.
+/// The `gzip` transfer coding goes to those whose TE asks for it, with a weight or without (9112-7.4-02), and to
+/// nobody else.
 #[test]
 fn gzip_only_where_asked() {
     let large = Answer { length: Length::Known(2000), compressible: true, ..ok() };
