@@ -170,6 +170,7 @@ fn chunks() {
     for size in ["0x5", "+5", "-5", "0_5", "5h", "g"] {
         rows.push(refused("S58", &[400], chunked(&format!("{size}\r\nhello\r\n{ok}"))));
     }
+    // 9112-7.1-03
     for size in ["10000000000000005", "10000000000000000", "fffffffffffffffff"] {
         rows.push(refused("S60", &[400], chunked(&format!("{size}\r\nhello\r\n{ok}"))));
     }

@@ -49,7 +49,7 @@ fn receive(client: &mut ClientConnection, octets: &str) {
 }
 
 /// 9112-3.2-03, 9112-3.2-04, 9112-3.2-05, 9112-3.2.2-02, 9112-6.3-11, 9112-7.4-01, 9112-7.4-03, 9110-7.8-02,
-/// 9112-9.6-01, 9112-6.2-01: what stands in a request head, and in which order.
+/// 9112-9.3-02, 9112-9.6-01, 9112-6.2-01: what stands in a request head, and in which order.
 #[test]
 fn heads() {
     let method = |m: &str| Method::from_bytes(m.as_bytes()).unwrap();

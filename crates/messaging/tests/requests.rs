@@ -197,7 +197,7 @@ fn underscore_names() {
     );
 }
 
-/// The framing decision of RFC 9112 §6.3 for requests.
+/// 9112-2.1-R1: the framing decision of RFC 9112 §6.3 for requests, from the whole field section.
 #[test]
 fn framing() {
     let with = |lines: &str, body: &str| [post(lines), body.as_bytes().to_vec()].concat();

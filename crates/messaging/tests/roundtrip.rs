@@ -9,6 +9,7 @@ use eleven_messaging::{
     RequestHead, ResponseHead, ServerConnection,
 };
 use eleven_semantics::{Fields, Method, Status, Version};
+use eleven_testkit::reader::Reader;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::sync::Arc;
@@ -275,6 +276,13 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
         }
     }
     prop_assert_eq!(read_requests(&mut server, &pieces(&wire, cuts)), wanted);
+    // A strict reader that is not ours takes every octet: no fold, no bare CR or LF, no white space before the
+    // first field line, no line too many.
+    let mut strict = Reader::new(&wire[..]);
+    for _ in &asked {
+        prop_assert_eq!(strict.request().err(), None);
+    }
+    prop_assert_eq!(strict.end(), Ok(()));
 
     wire.clear();
     let mut wanted = Vec::new();
@@ -302,6 +310,11 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
         last = server.finish(Some(&to_fields(&message.trailers)), &mut wire).unwrap();
         wanted.push(expected(exchange.status.to_string(), message, framing));
     }
+    let mut strict = Reader::new(&wire[..]);
+    for exchange in &asked {
+        prop_assert_eq!(strict.response(exchange.request.method).err(), None);
+    }
+    prop_assert_eq!(strict.end(), Ok(()));
     prop_assert_eq!(read_responses(&mut client, &pieces(&wire, cuts)), wanted);
     let closes = asked.last().is_some_and(|e| e.close);
     prop_assert_eq!(last == Persistence::Keep, !closes);
@@ -316,7 +329,7 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(9112), ..ProptestConfig::default() })]
 
-    /// 9112-9.2-01, 9112-9.3.2-01, 9112-9.3.2-02b, 9112-6.2-01, 9112-7.1-02, 9112-7.1.2-02, faults S89, S68.
+    /// 9112-2.2-03, 9112-2.2-05, 9112-2.2-08, 9112-5.2-01, 9112-9.2-01, 9112-9.3.2-01, 9112-9.3.2-02b, 9112-6.2-01, 9112-7.1-02, 9112-7.1.2-02, faults S89, S68.
     #[test]
     fn what_one_end_writes_the_other_reads(
         exchanges in proptest::collection::vec(exchange(), 0..5),

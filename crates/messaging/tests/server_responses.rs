@@ -169,7 +169,7 @@ fn the_order_of_a_head() {
     }
 }
 
-/// 9112-9.6-03, 9112-9.6-04, 9112-9.6-06, 9112-9.3-05: why a connection ends, and that the response says so.
+/// 9112-9.3-03, 9112-9.6-03, 9112-9.6-04, 9112-9.6-06, 9112-9.3-05: why a connection ends, and that the response says so.
 #[test]
 fn closing() {
     let with_limit = |n| server_with(Limits { requests_per_connection_max: n, ..Limits::default() });

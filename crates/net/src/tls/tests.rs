@@ -92,7 +92,9 @@ fn problem(error: io::Error) -> Option<CertificateProblem> {
     CertificateProblem::from_error(&error.downcast::<rustls::Error>().unwrap())
 }
 
-/// Faults F01 to F04 on top of TLS: bytes survive rough weather, a short buffer, and writes that block.
+/// Faults F01 to F04 on top of TLS: bytes survive rough weather, a short buffer, and writes that block. All of them are
+/// application data (9112-9.7-01), and each end says close_notify (9112-9.8-03, 9112-9.8-06): an end without it would
+/// be an error.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn bytes_pass_through_rough_weather() {
     let pki = Pki::new();
@@ -126,7 +128,7 @@ async fn bytes_pass_through_rough_weather() {
     assert_eq!(writer.await.unwrap(), b"ok");
 }
 
-/// Fault R19: an end that was not announced is not an end.
+/// 9112-9.8-R1, fault R19: an end that was not announced is not an end.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn an_end_without_close_notify_is_an_error() {
     let pki = Pki::new();

@@ -862,7 +862,7 @@ fn a_slow_reader_slows_the_server_and_gets_everything() {
 
 // --- the forward proxy ---
 
-/// 9112-3.2.2-01, 9112-3.2.2-03, 9112-3.2.2-04, 9112-3.2.4-02: the target decides, in whatever form.
+/// 9112-3.2.2-R1, 9112-3.2.2-01, 9112-3.2.2-03, 9112-3.2.2-04, 9112-3.2.4-02: the target decides, in whatever form.
 #[test]
 fn absolute_form_goes_to_the_server_it_names() {
     play_open(
@@ -887,6 +887,29 @@ client
   skip-to "\r\n\r\n"
   send "OPTIONS http://{origin} HTTP/1.1\r\nHost: {origin}\r\n\r\n"
   skip-to "\r\n\r\n"
+"#,
+        |_| {},
+    );
+}
+
+/// 9112-9.3-07: with a client of HTTP/1.0 no connection is kept, whatever it asks for: what it says of its
+/// connection may have been meant for somebody else.
+#[test]
+fn no_connection_is_kept_with_old_clients() {
+    play_open(
+        r#"
+server origin
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+client
+  send "GET http://{origin}/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET http://{origin}/2 HTTP/1.0\r\n\r\n"
+  expect
+    | HTTP/1.1 200 OK
+    | ...
+    | Connection: close
+    |
+  expect "hi"
+  expect-close
 "#,
         |_| {},
     );

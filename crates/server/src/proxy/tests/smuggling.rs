@@ -120,6 +120,7 @@ fn answer_all(mut stream: TcpStream) -> Vec<u8> {
     seen
 }
 
+/// 9112-11.2-R1, 9112-6.3-02: only what was framed anew, and without doubt, is forwarded.
 #[test]
 fn what_reaches_servers_is_unambiguous() {
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
