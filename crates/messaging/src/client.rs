@@ -870,7 +870,8 @@ fn is_contradictory(head: &ResponseHead) -> bool {
         Status::NO_CONTENT => {
             coding || head.fields.get(Known::ContentLength).is_some_and(|v| grammar::decimal(v) != Some(0))
         }
-        _ => coding && head.fields.contains(Known::ContentLength),
+        // 9112-6.1-14: a coding in HTTP/1.0 is faulty even where no body follows (fault R28).
+        _ => coding && (head.version < Version::Http11 || head.fields.contains(Known::ContentLength)),
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 use common::{Asked, ask};
 use eleven_messaging::{BodyEncoder, Config, Framing, Limits, Options};
 use eleven_testkit::deliver::deliver;
+use eleven_testkit::rng::Rng;
 use std::sync::Arc;
 
 const GET: &[Asked] = &[Asked::Plain("GET")];
@@ -324,6 +325,12 @@ fn hostile_servers() {
                 "closes: ambiguous, 0 unanswered",
             ),
             (
+                "R28 to HEAD, 9112-6.1-14",
+                HEAD,
+                b"HTTP/1.0 200 X\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "closes: ambiguous, 0 unanswered",
+            ),
+            (
                 "R01 to HEAD",
                 HEAD,
                 &ok("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -509,4 +516,37 @@ fn http_0_9_is_an_option() {
             ),
         ],
     );
+}
+
+/// Mutations of responses under limits so small that everything touches one: however they come, each is refused for
+/// the same reason, or read as the same (faults S89, D13).
+#[test]
+fn mutations_at_the_limits() {
+    let limits = Limits {
+        reason_bytes_max: 4,
+        field_section_bytes_max: 50,
+        field_lines_max: 2,
+        trailer_section_bytes_max: 12,
+        trailer_lines_max: 1,
+        chunk_extension_bytes_max: 4,
+        interim_responses_max: 1,
+        interim_bytes_max: 40,
+        ..Limits::default()
+    };
+    for options in [
+        Options { http09: true, ..Options::default() },
+        Options { unfold_responses: false, ..Options::default() },
+    ] {
+        let config = Config { limits: limits.clone(), options };
+        for response in [
+            &b"HTTP/1.1 103 Hint\r\nX: y\r\n\r\nHTTP/1.1 200 Okay\r\nX: y\r\n z\r\nContent-Length: 3\r\n\r\nabc"[..],
+            b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX: y\r\n\r\n",
+        ] {
+            for seed in 0..300 {
+                let mut rng = Rng::new(seed);
+                let changes = rng.between(1, 3) as usize;
+                seen(&config, &[Asked::Plain("GET"), Asked::Plain("HEAD")], &rng.mutated(response, changes));
+            }
+        }
+    }
 }

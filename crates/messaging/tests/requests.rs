@@ -6,6 +6,7 @@ mod common;
 use common::serve;
 use eleven_messaging::{Config, Limits, Options};
 use eleven_testkit::deliver::deliver;
+use eleven_testkit::rng::Rng;
 use std::sync::Arc;
 
 /// What a server made of `bytes`, however they were cut.
@@ -664,4 +665,35 @@ fn http_0_9() {
             ),
         ],
     );
+}
+
+/// Mutations of requests under limits so small that everything touches one: whole, octet by octet and split
+/// anywhere, each is refused for the same reason, or read as the same (faults S89, S90, D13).
+#[test]
+fn mutations_at_the_limits() {
+    let limits = Limits {
+        method_bytes_max: 4,
+        target_bytes_max: 6,
+        field_section_bytes_max: 60,
+        field_lines_max: 3,
+        trailer_section_bytes_max: 12,
+        trailer_lines_max: 1,
+        chunk_extension_bytes_max: 4,
+        chunk_overhead_free_bytes: 20,
+        chunk_overhead_ratio_max: 2,
+        ..Limits::default()
+    };
+    let options = Options { http09: true, ..Options::default() };
+    let config = Config { limits, options };
+    for request in [
+        &b"GET /2345 HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\nPUT / HTTP/1.1\r\nHost: b\r\n\r\n"[..],
+        b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX: y\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX: 0123456789012345\r\n\r\nabcGET /\r\n",
+    ] {
+        for seed in 0..400 {
+            let mut rng = Rng::new(seed);
+            let changes = rng.between(1, 3) as usize;
+            seen_with(&config, &rng.mutated(request, changes));
+        }
+    }
 }
