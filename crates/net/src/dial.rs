@@ -384,9 +384,10 @@ mod tests {
 
     #[tokio::test(flavor = "local")]
     async fn failures_name_phase_address_and_cause() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        // Bound and not listening: the port is taken, and refuses.
+        let nobody = TcpSocket::new_v4().unwrap();
+        nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = nobody.local_addr().unwrap().port();
         let error = dialer(&["127.0.0.1"], Options::default()).tcp("h.example", port).await.unwrap_err();
         assert_eq!((error.phase, error.is_timeout()), (Phase::Connect, false));
         assert_eq!(error.address.unwrap().port(), port);

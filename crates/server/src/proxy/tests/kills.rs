@@ -3,27 +3,35 @@
 
 use super::*;
 use std::collections::HashMap;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
-/// A server that can be killed: its listener and all its connections go at once, as with a killed process.
+/// A server that can be killed: its listener and all its connections go at once, as with a killed process. On a Unix
+/// socket, whose name nobody else takes in between.
 struct Mortal {
-    port: u16,
+    path: PathBuf,
     alive: Arc<AtomicBool>,
-    connections: Arc<Mutex<Vec<TcpStream>>>,
+    connections: Arc<Mutex<Vec<UnixStream>>>,
     done: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 impl Mortal {
     fn new(done: Arc<Mutex<HashMap<String, u32>>>) -> Mortal {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let mortal = Mortal { port, alive: Arc::default(), connections: Arc::default(), done };
-        mortal.run(listener);
+        let name =
+            format!("eleven-mortal-{:016x}", u64::from_ne_bytes(eleven_net::random::bytes::<8>().unwrap()));
+        let path = std::env::temp_dir().join(name);
+        let mortal = Mortal { path, alive: Arc::default(), connections: Arc::default(), done };
+        mortal.restart();
         mortal
     }
 
-    fn run(&self, listener: TcpListener) {
+    fn plan(&self) -> ServerPlan {
+        ServerPlan { place: Place::Unix(self.path.clone()), ..ServerPlan::tcp("", 80) }
+    }
+
+    fn run(&self, listener: UnixListener) {
         self.alive.store(true, Ordering::SeqCst);
         let (alive, connections, done) = (self.alive.clone(), self.connections.clone(), self.done.clone());
         std::thread::spawn(move || {
@@ -41,26 +49,20 @@ impl Mortal {
     fn kill(&self) {
         self.alive.store(false, Ordering::SeqCst);
         // Wakes the accepting thread, which drops the listener.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = UnixStream::connect(&self.path);
+        let _ = std::fs::remove_file(&self.path);
         for stream in self.connections.lock().unwrap().drain(..) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
 
     fn restart(&self) {
-        // The port is free once the old listener is gone.
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let listener = loop {
-            match TcpListener::bind(address) {
-                Ok(listener) => break listener,
-                Err(_) => std::thread::yield_now(),
-            }
-        };
+        let listener = UnixListener::bind(&self.path).unwrap();
         self.run(listener);
     }
 }
 
-fn serve(stream: TcpStream, done: &Mutex<HashMap<String, u32>>) {
+fn serve(stream: UnixStream, done: &Mutex<HashMap<String, u32>>) {
     let mut reader = Reader::new(stream);
     while let Ok(request) = reader.request() {
         if request.method == "POST" {
@@ -77,7 +79,7 @@ fn serve(stream: TcpStream, done: &Mutex<HashMap<String, u32>>) {
 fn killed_servers_fail_no_idempotent_request_and_double_no_other() {
     let done: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
     let servers = [Mortal::new(done.clone()), Mortal::new(done.clone()), Mortal::new(done.clone())];
-    let mut with = plan(&servers.each_ref().map(|server| server.port));
+    let mut with = GatewayPlan::new(servers.iter().map(Mortal::plan).collect(), "me");
     with.ejection.first_ms = 20;
     with.ejection.longest_ms = 50;
     let front = Front::gateway(with);
