@@ -13,8 +13,14 @@ use std::time::SystemTime;
 /// Names that a certificate made on the spot is for.
 const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Certificates in files, and where listeners find what was made of them.
+/// The certificates of all listeners.
+#[derive(Default)]
 pub struct Certificates {
+    sets: Vec<Set>,
+}
+
+/// Certificates in files, and where listeners find what was made of them.
+struct Set {
     settings: ServerSettings,
     slot: TlsSlot,
     seen: Vec<Option<SystemTime>>,
@@ -45,26 +51,44 @@ impl Certificates {
             client_certificate_optional: options.tls_client_optional,
             tls13_only: false,
         };
+        let mut certificates = Certificates::default();
+        certificates.add(settings, options.tls_self_signed)?;
+        Ok(Some(certificates))
+    }
+
+    /// Adds those of a listener; where it finds them.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, or key and certificate do not go together.
+    pub fn add(&mut self, settings: ServerSettings, self_signed: bool) -> Result<TlsSlot, Failure> {
         for key in settings.readable_keys() {
             eprintln!(
                 "eleven: warning: others than their owner can read the private key {}; chmod 600 it",
                 key.display()
             );
         }
-        let made = options.tls_self_signed.then(make).transpose()?;
+        let made = self_signed.then(make).transpose()?;
         let config = settings.build_with(made)?;
         let seen = files(&settings).map(changed).collect();
-        Ok(Some(Certificates { settings, slot: Arc::new(ArcSwap::new(config)), seen }))
+        let slot: TlsSlot = Arc::new(ArcSwap::new(config));
+        self.sets.push(Set { settings, slot: slot.clone(), seen });
+        Ok(slot)
     }
 
-    /// Where listeners find the settings in force.
-    pub fn slot(&self) -> TlsSlot {
-        self.slot.clone()
+    /// Where the first listener finds its settings.
+    pub fn slot(&self) -> Option<TlsSlot> {
+        self.sets.first().map(|set| set.slot.clone())
     }
 
     /// Reads the files again if they changed, or if asked to. New connections get the new certificates; files
     /// that are wrong change nothing, and are said.
     pub fn refresh(&mut self, asked: bool) {
+        self.sets.iter_mut().for_each(|set| set.refresh(asked));
+    }
+}
+
+impl Set {
+    fn refresh(&mut self, asked: bool) {
         if self.settings.identities.is_empty() {
             return;
         }

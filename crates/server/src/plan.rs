@@ -22,6 +22,7 @@ use crate::worker::Settings;
 use bytes::Bytes;
 use eleven_net::file::Options as RootOptions;
 use eleven_net::listener::ListenAddr;
+use eleven_net::tls_config::ServerSettings;
 use eleven_semantics::Status;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Plan {
     /// What to listen on.
-    pub listeners: Vec<ListenAddr>,
+    pub listeners: Vec<Listener>,
     /// Threads that serve; 0 for one for each processor.
     pub workers: usize,
     /// Limits and deadlines of connections.
@@ -51,6 +52,24 @@ pub struct Plan {
     pub sites: Vec<Arc<Site>>,
 }
 
+/// An address to listen on.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Where.
+    pub address: ListenAddr,
+    /// Speak TLS there.
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone)]
+pub struct ListenerTls {
+    /// Certificates and what is asked of clients.
+    pub settings: ServerSettings,
+    /// Make a certificate on the spot, for development.
+    pub self_signed: bool,
+}
+
 /// Where the access log goes, and how its lines look.
 #[derive(Debug, Clone)]
 pub struct AccessLogPlan {
@@ -67,6 +86,8 @@ pub struct Site {
     pub name: Arc<str>,
     /// Host and port as redirections name it; empty if the site has no name of its own.
     pub host: Box<str>,
+    /// Plain requests are redirected to `https` (308).
+    pub https_only: bool,
     /// Its routes.
     pub routes: RouteMap<Arc<Route>>,
     /// What holds where no route does: for 404 and 405.

@@ -302,6 +302,7 @@ impl Steps {
         worker: &Rc<Worker>,
     ) -> Result<(), Stop> {
         self.identify(request, trip);
+        self.secure(goal, request)?;
         self.limit(request, trip)?;
         let excused = self.address(request, trip)?;
         self.preflight(request, trip)?;
@@ -350,6 +351,28 @@ impl Steps {
             }
             trip.origin = Some(origin);
         }
+    }
+
+    /// 308 to `https`, before a password could be sent in the clear.
+    fn secure(&self, goal: &Goal<'_>, request: &mut Request) -> Result<(), Stop> {
+        let (Goal::Route(site, ..) | Goal::Nowhere(site, _)) = goal else { return Ok(()) };
+        if !site.https_only || request.scheme() == eleven_semantics::target::Scheme::Https {
+            return Ok(());
+        }
+        static TO: OnceLock<Template> = OnceLock::new();
+        let to = TO.get_or_init(|| {
+            Template::parse("https://{host}{path}{query}").expect("a template that is right")
+        });
+        // The port of plain requests is not that of secured ones.
+        let host = match site.host.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host.into(),
+            _ if site.host.is_empty() => {
+                String::from_utf8_lossy(&request.authority().canonical_host()).into()
+            }
+            _ => site.host.clone(),
+        };
+        let redirect = Redirect { status: Status::PERMANENT_REDIRECT, to: to.clone(), prefix_len: 0, host };
+        Err(Stop::answer(redirect.handle(request)))
     }
 
     /// 429 (RFC 6585 §4).
@@ -504,14 +527,11 @@ impl Steps {
     /// Reads what codings the client takes, and gives the handler the entity tags that it knows.
     fn codings(&self, request: &mut Request, trip: &mut Trip) {
         let Some(compress) = trip.policy().and_then(|policy| policy.compress.clone()) else { return };
-        let host = request.head.fields.get(Known::Host).unwrap_or_default().to_vec();
-        let authority = request.head.target.authority().map_or(host, <[u8]>::to_vec);
-        let target = request.head.target.path_and_query().into_owned();
         if request.head.fields.contains_any(&[Known::IfNoneMatch, Known::IfModifiedSince, Known::Range]) {
             trip.media_type = request.path().ok().and_then(media_type_of);
         }
         let head = &mut request.head;
-        let asked = compress.ask(&head.method, &mut head.fields, &authority, &target);
+        let asked = compress.ask(&head.method, &mut head.fields, &head.target);
         trip.compress = Some((compress, asked));
     }
 

@@ -55,7 +55,7 @@ impl Check {
 fn summary(loaded: &Loaded) -> String {
     let plan = &loaded.plan;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let listeners: Vec<_> = plan.listeners.iter().map(ToString::to_string).collect();
+    let listeners: Vec<_> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
     format!(
         "ok, {} and {} on {}",
         count(plan.sites.len(), "site"),

@@ -39,8 +39,18 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         Err(Refused::Failure(failure)) => return Err(failure),
     };
     let plan = prepared.plan().clone();
-    let certificates = Certificates::of(&listen.tls)?;
-    let tls = certificates.as_ref().map(Certificates::slot);
+    let mut certificates = Certificates::of(&listen.tls)?;
+    let tls = certificates.as_ref().and_then(Certificates::slot);
+    let mut endpoints = Vec::new();
+    for listener in &plan.listeners {
+        let tls = match &listener.tls {
+            Some(own) => {
+                Some(certificates.get_or_insert_default().add(own.settings.clone(), own.self_signed)?)
+            }
+            None => tls.clone(),
+        };
+        endpoints.push(Endpoint { address: listener.address.clone(), tls });
+    }
     let log = match plan.access_log.as_ref().filter(|_| !listen.quiet) {
         None => None,
         Some(AccessLogPlan { path: None, format }) => Some(AccessLog::stdout(format.clone())?),
@@ -51,11 +61,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         }
     };
     let running = start(Options {
-        listen: plan
-            .listeners
-            .iter()
-            .map(|address| Endpoint { address: address.clone(), tls: tls.clone() })
-            .collect(),
+        listen: endpoints,
         workers: if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers },
         settings: plan.settings.clone(),
         connections_max: plan.connections_max,
@@ -104,7 +110,10 @@ fn reload(file: &Path, started: &Plan, running: &Running) {
         }
     };
     let plan = prepared.plan().clone();
-    if plan.listeners != started.listeners || plan.workers != started.workers {
+    let addresses = |plan: &Plan| -> Vec<_> {
+        plan.listeners.iter().map(|listener| (listener.address.clone(), listener.tls.is_some())).collect()
+    };
+    if addresses(&plan) != addresses(started) || plan.workers != started.workers {
         eprintln!("eleven: listeners and workers change with the next start; everything else changes now");
     }
     running.replace(plan.settings.clone(), Arc::new(move || prepared.service()));
@@ -138,7 +147,7 @@ pub fn run(
         settings.protocol = Arc::new(protocol);
     }
     let certificates = Certificates::of(&listen.tls)?;
-    let tls = certificates.as_ref().map(Certificates::slot);
+    let tls = certificates.as_ref().and_then(Certificates::slot);
     let endpoints =
         listen.listen.iter().map(|address| Endpoint { address: address.clone(), tls: tls.clone() }).collect();
     let running = start(Options {

@@ -95,6 +95,12 @@ pub static ROOT: Section = section(
         key("server_field", ANY_TEXT, Is("\"\""), "The Server field of responses. Empty: none."),
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
+        key(
+            "tls",
+            Kind::Section(&LISTENER_TLS),
+            Absent("plain HTTP"),
+            "Speak TLS here, with the certificates of all sites; the name that a client asks for chooses.",
+        ),
     ],
 );
 
@@ -108,6 +114,28 @@ pub static LISTENER: Section = section(
         Required,
         "Where to listen.",
     )],
+);
+
+/// `tls = {…}` of a listener
+pub static LISTENER_TLS: Section = section(
+    "listener.tls",
+    "TLS 1.3 and 1.2. Certificates are read anew when their files change.",
+    &[
+        key(
+            "self_signed",
+            Kind::Bool,
+            Is("false"),
+            "Make a certificate on the spot, for development. Browsers warn.",
+        ),
+        key(
+            "client_ca",
+            Kind::List(&PATH),
+            Is("[]"),
+            "Ask clients for a certificate issued by one of these (PEM).",
+        ),
+        key("client_optional", Kind::Bool, Is("false"), "Serve clients that show none, too."),
+        key("tls13_only", Kind::Bool, Is("false"), "Nothing older than TLS 1.3."),
+    ],
 );
 
 /// `[limits]`
@@ -253,6 +281,14 @@ pub static SITE: Section = Section {
             Is("false"),
             "It answers also for names that no site has. Without a default such requests get 421.",
         ),
+        key(
+            "certificate",
+            PATH,
+            Absent("no certificate of its own"),
+            "Its certificate chain (PEM), for listeners with `tls`.",
+        ),
+        key("key", PATH, Absent("see `certificate`"), "The private key of the certificate (PEM)."),
+        key("https_only", Kind::Bool, Is("false"), "Plain requests are redirected (308) to `https`."),
         key(
             "root",
             DIRECTORY,
@@ -1060,6 +1096,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("header", "fields"),
     ("headers", "fields"),
     ("add_header", "fields"),
+    ("ssl_certificate", "certificate"),
+    ("ssl_certificate_key", "key"),
+    ("ssl", "tls"),
     ("return", "fixed"),
     ("proxy_pass", "proxy"),
     ("reverse_proxy", "proxy"),

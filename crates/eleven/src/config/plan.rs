@@ -7,6 +7,7 @@ use super::diagnose::{Diagnostic, Report, nearest};
 use super::raw::{Span, Table, Text};
 use eleven_net::file::{Options as RootOptions, Symlinks};
 use eleven_net::listener::ListenAddr;
+use eleven_net::tls_config::{Identity, ServerSettings};
 use eleven_semantics::grammar::{is_field_value, is_token, trim_ows};
 use eleven_semantics::media_type::MediaType;
 use eleven_semantics::negotiation::is_language_tag;
@@ -25,7 +26,9 @@ use eleven_server::before::redirect::Template;
 use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
-use eleven_server::plan::{AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, Plan, Policy, Route, Site};
+use eleven_server::plan::{
+    AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan, Policy, Route, Site,
+};
 use eleven_server::route::{Match, PathMatch};
 use eleven_server::site::{HostPattern, SiteMap};
 use eleven_server::worker::Settings;
@@ -90,7 +93,7 @@ impl Builder<'_> {
             },
         };
         self.trusted = trusted_proxies.clone();
-        self.listeners = listeners.clone();
+        self.listeners = listeners.iter().map(|listener| listener.address.clone()).collect();
         self.upstreams(root);
         let access_log = root.section("log").and_then(|log| self.access_log(log));
         let server_field = root.text("server_field").map_or("", |text| self.field_value(text)).into();
@@ -117,8 +120,9 @@ impl Builder<'_> {
         }
     }
 
-    fn listeners(&mut self, root: &Table) -> Vec<ListenAddr> {
-        let mut listeners: Vec<(ListenAddr, Span)> = Vec::new();
+    fn listeners(&mut self, root: &Table) -> Vec<Listener> {
+        let identities = self.identities(root);
+        let mut listeners: Vec<(Listener, Span)> = Vec::new();
         for table in root.sections("listener") {
             let Some(text) = table.text("address") else { continue };
             let address = match read_address(text.text, self.directory) {
@@ -128,19 +132,74 @@ impl Builder<'_> {
                     continue;
                 }
             };
-            match listeners.iter().find(|(other, _)| *other == address) {
+            match listeners.iter().find(|(other, _)| other.address == address) {
                 Some((_, before)) => {
                     let before = before.clone();
                     self.error(text.span, format!("`{address}` is listened on twice"))
                         .related(before, "the first time");
                 }
-                None => listeners.push((address, text.span.clone())),
+                None => {
+                    let tls = table.section("tls").map(|tls| self.listener_tls(tls, &identities));
+                    listeners.push((Listener { address, tls }, text.span.clone()));
+                }
             }
         }
         if listeners.is_empty() {
-            return vec![ListenAddr::Tcp { host: Some("127.0.0.1".into()), port: 8080 }];
+            let address = ListenAddr::Tcp { host: Some("127.0.0.1".into()), port: 8080 };
+            return vec![Listener { address, tls: None }];
         }
-        listeners.into_iter().map(|(address, _)| address).collect()
+        listeners.into_iter().map(|(listener, _)| listener).collect()
+    }
+
+    /// The certificates of all sites, each checked by itself so that a mistake is shown where it is.
+    fn identities(&mut self, root: &Table) -> Vec<Identity> {
+        let secured = root.sections("listener").any(|listener| listener.section("tls").is_some());
+        let mut identities = Vec::new();
+        for site in root.sections("site") {
+            let identity = match (site.text("certificate"), site.text("key")) {
+                (Some(certificate), Some(key)) => {
+                    Identity { certificate: self.path(certificate), key: self.path(key) }
+                }
+                (Some(lonely), None) | (None, Some(lonely)) => {
+                    self.complain(lonely.span, "a certificate needs its key, and a key its certificate");
+                    continue;
+                }
+                (None, None) => continue,
+            };
+            let alone = ServerSettings { identities: vec![identity.clone()], ..ServerSettings::default() };
+            match alone.build() {
+                Ok(_) => identities.push(identity),
+                Err(why) => self.complain(&site.span_of("certificate"), why.to_string()),
+            }
+            if !secured {
+                self.warning(
+                    &site.span_of("certificate"),
+                    "no listener speaks TLS, so nobody sees this certificate",
+                )
+                .help("give a `[[listener]]` `tls = true`".into());
+            }
+        }
+        identities
+    }
+
+    fn listener_tls(&mut self, tls: &Table, identities: &[Identity]) -> ListenerTls {
+        let settings = ServerSettings {
+            identities: identities.to_vec(),
+            client_trust: tls.texts("client_ca").map(|text| self.path(text)).collect(),
+            client_certificate_optional: tls.flag("client_optional"),
+            tls13_only: tls.flag("tls13_only"),
+        };
+        let self_signed = tls.flag("self_signed");
+        if identities.is_empty() {
+            if !self_signed {
+                self.error(&tls.span, "this listener has no certificate to show").help(
+                    "give a site `certificate` and `key`, or say `self_signed = true` for development".into(),
+                );
+            }
+        } else if let Err(why) = settings.build() {
+            self.complain(&tls.span_of("client_ca"), why.to_string());
+        }
+        ListenerTls { settings, self_signed }
     }
 
     fn settings(&mut self, root: &Table) -> Settings {
@@ -331,7 +390,13 @@ impl Builder<'_> {
         };
         let mut routes = eleven_server::route::RouteMap::default();
         routes.push(everything(), Arc::new(route));
-        Site { name: site.name.clone(), host: site.host.clone(), routes, policy: Policy::default() }
+        Site {
+            name: site.name.clone(),
+            host: site.host.clone(),
+            https_only: site.https_only,
+            routes,
+            policy: Policy::default(),
+        }
     }
 
     fn next_route(&mut self) -> usize {
@@ -384,7 +449,7 @@ impl Builder<'_> {
             self.error(&table.span, "this site has nothing to serve")
                 .help("give it a `root`, or a `[[site.route]]`".into());
         }
-        Site { name, host, routes, policy }
+        Site { name, host, https_only: table.flag("https_only"), routes, policy }
     }
 
     /// What a route takes; `None` after reporting that its path is wrong.

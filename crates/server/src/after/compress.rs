@@ -16,7 +16,7 @@ use eleven_net::pipe::{Next, PipeReader, PipeWriter, Reason, pipe};
 use eleven_semantics::negotiation::{choose_coding, coding_quality};
 use eleven_semantics::range::ContentRange;
 use eleven_semantics::validator::{EntityTag, EntityTags};
-use eleven_semantics::{Fields, Known, Method, Status};
+use eleven_semantics::{Fields, Known, Method, RequestTarget, Status};
 pub use encoder::{Coding, Levels};
 use encoder::{Encoder, StreamSlot};
 use quick_cache::{Weighter, sync::Cache};
@@ -100,11 +100,12 @@ impl Compress {
     }
 
     /// Reads what the request accepts, and takes our suffix off the entity tags of its conditions.
-    pub fn ask(&self, method: &Method, fields: &mut Fields, authority: &[u8], target: &[u8]) -> Asked {
+    pub fn ask(&self, method: &Method, fields: &mut Fields, target: &RequestTarget) -> Asked {
         let head = *method == Method::Head;
         let mut asked = Asked { coding: self.choose(fields), head, ..Asked::default() };
         if asked.coding.is_some() && (head || *method == Method::Get) {
-            asked.resource = [authority, b"\0", target].concat().into();
+            let authority = target.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
+            asked.resource = [authority, b"\0", &target.path_and_query()].concat().into();
         }
         if fields.contains(Known::IfNoneMatch)
             && let Some(coding) = asked.coding

@@ -56,9 +56,13 @@ fn go(
     mut response: Response,
 ) -> (Fields, Response) {
     let mut fields = Fields::from_iter(request);
-    let asked = compress.ask(&method, &mut fields, b"example.org", b"/a");
+    let asked = compress.ask(&method, &mut fields, &target("/a"));
     compress.apply(&asked, &mut response, compress, || None);
     (fields, response)
+}
+
+fn target(text: &str) -> RequestTarget {
+    RequestTarget::parse(&Method::Get, text.as_bytes()).unwrap()
 }
 
 fn get(response: &Response, name: Known) -> String {
@@ -219,7 +223,7 @@ fn conditions_on_coded_representations() {
     }
     // A change may be based on what was read in any coding.
     let mut fields = Fields::from_iter(&[("If-Match", "\"v1-br5\", \"v1-gzip6\", \"x\"")]);
-    compress.ask(&Method::Put, &mut fields, b"h", b"/");
+    compress.ask(&Method::Put, &mut fields, &target("/"));
     assert_eq!(fields.get(Known::IfMatch), Some(&b"\"v1\", \"v1\", \"x\""[..]));
 }
 
@@ -235,7 +239,7 @@ fn results_are_kept_and_never_mixed_up() {
     let Content::Bytes(again) = again.content else { panic!() };
     assert_eq!(first.as_ptr(), again.as_ptr(), "from memory");
     let mut fields = Fields::from_iter(&accept);
-    let asked = compress.ask(&Method::Get, &mut fields, b"example.org", b"/other");
+    let asked = compress.ask(&Method::Get, &mut fields, &target("/other"));
     let mut other = html(Bytes::from(vec![b'x'; 1000]));
     compress.apply(&asked, &mut other, &compress, || None);
     let Content::Bytes(other) = other.content else { panic!() };
