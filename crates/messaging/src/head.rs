@@ -235,14 +235,14 @@ fn section<const RESPONSE: bool>(
             at = next;
         }
         fields.append_run(&input[run..at]);
+        if let [b'\r', b'\n', ..] = input[at..] {
+            return Ok(Some(at + 2));
+        }
         scan.go_to(at);
         let Some((line, mut next)) = next_line(input, scan, config, unfinished)? else {
             scan.searched = input.len() as u32;
             return Ok(None);
         };
-        if line.is_empty() {
-            return Ok(Some(next));
-        }
         check_section_bytes(scan, next, config)?;
         let field = field_line(line)?;
         scan.lines += 1;
