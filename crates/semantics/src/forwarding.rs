@@ -202,6 +202,17 @@ pub fn response(
     Ok(())
 }
 
+/// Whether credentials or a challenge authenticate the connection and not the request (NTLM, Negotiate): such a
+/// connection to a server must never serve another client (fault X25).
+pub fn binds_connection(fields: &Fields) -> bool {
+    let binds = |value: &[u8]| {
+        let scheme = value.split(|&b| b == b' ').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+    };
+    (fields.contains(Known::Authorization) && fields.all(Known::Authorization).any(binds))
+        || (fields.contains(Known::WwwAuthenticate) && fields.list(Known::WwwAuthenticate).any(binds))
+}
+
 /// Keeps the trailer fields that may go on (9110-6.5.1; fault R30). Framing, routing, authentication and the
 /// like never may, whatever the rules say.
 pub fn trailers(fields: &mut Fields, rules: &Rules) {

@@ -335,3 +335,19 @@ fn trailers_are_sifted() {
     assert_eq!(sift(named), "X-Checksum: abc|");
     assert_eq!(sift(Trailers::None), "");
 }
+
+/// Fault X25.
+#[test]
+fn schemes_that_authenticate_connections_are_known() {
+    for (name, value, binds) in [
+        ("Authorization", "NTLM TlRMTVNTUAAB", true),
+        ("Authorization", "negotiate YII=", true),
+        ("WWW-Authenticate", "Basic realm=\"a\", NTLM", true),
+        ("WWW-Authenticate", "Negotiate", true),
+        ("Authorization", "Basic eDp5", false),
+        ("WWW-Authenticate", "Digest realm=\"NTLM\"", false),
+        ("X-Authorization", "NTLM x", false),
+    ] {
+        assert_eq!(binds_connection(&fields(&[(name, value)])), binds, "{name}: {value}");
+    }
+}

@@ -119,6 +119,8 @@ pub struct Flow {
     at: usize,
     touched: bool,
     head_seen: bool,
+    /// The connection itself was authenticated: it serves nobody else (fault X25).
+    bound: bool,
     rules: Rc<Rules>,
     timeouts: Timeouts,
     patience: Patience,
@@ -195,6 +197,7 @@ impl Flow {
             at: 0,
             touched: false,
             head_seen: false,
+            bound: forwarding::binds_connection(request.fields),
             rules,
             timeouts,
             patience: watch.patience(),
@@ -255,6 +258,7 @@ impl Flow {
         let mut fields = std::mem::take(&mut head.fields);
         forwarding::response(version, false, &mut fields, &self.rules)
             .map_err(|refusal| Failure::new(Phase::Head, Cause::Malformed(refusal.to_string())))?;
+        self.bound |= forwarding::binds_connection(&fields);
         self.stop_unwanted_upload(status);
         if !self.connection.is_receiving_content() {
             let content = match described {
@@ -336,7 +340,9 @@ impl Flow {
             self.connection.abandon();
         }
         drop(self.lease.take());
-        self.connection.release();
+        if !self.bound {
+            self.connection.release();
+        }
     }
 
     fn switched(mut self) -> Result<Answered, Failed> {

@@ -875,6 +875,79 @@ fn a_slow_reader_slows_the_server_and_gets_everything() {
     origin.join().unwrap();
 }
 
+/// Fault X25: a connection that was authenticated as such serves nobody else.
+#[test]
+fn authenticated_connections_are_not_shared() {
+    play(
+        r#"
+server origin
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n"
+  expect-close
+  accept
+  skip-to "GET /2 HTTP/1.1\r\n"
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 204 No Content\r\n\r\n"
+client
+  send "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "HTTP/1.1 401 Unauthorized\r\n"
+  skip-to "\r\n\r\n"
+  send "GET /2 HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "HTTP/1.1 204 No Content\r\n"
+"#,
+    );
+}
+
+/// Fault X26: with many clients at once, everybody gets the answer to his own request, whatever its framing.
+#[test]
+fn answers_go_to_whom_they_belong() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut reader = Reader::new(stream);
+                while let Ok(request) = reader.request() {
+                    let content = request.target.repeat(request.target.len() % 7 + 1);
+                    let answer = if content.len() % 2 == 0 {
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{content}", content.len())
+                    } else {
+                        let (a, b) = content.split_at(content.len() / 2);
+                        let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
+                        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                        format!("{head}{}{}0\r\n\r\n", chunk(a), chunk(b))
+                    };
+                    if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let front = Front::gateway(plan(&[port]));
+    std::thread::scope(|scope| {
+        for client in 0..12 {
+            let front = &front;
+            scope.spawn(move || {
+                let mut reader = Reader::new(front.connect());
+                for n in 0..60 {
+                    let target = format!("/nonce-{client}-{}", "x".repeat(n));
+                    // Every now and then somebody leaves before his answer comes (fault R31).
+                    let leaves = n % 10 == 9;
+                    let wire = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+                    reader.get_mut().write_all(wire.as_bytes()).unwrap();
+                    if leaves {
+                        reader = Reader::new(front.connect());
+                        continue;
+                    }
+                    let response = reader.response("GET").unwrap();
+                    assert_eq!(response.text(), target.repeat(target.len() % 7 + 1));
+                }
+            });
+        }
+    });
+}
+
 // --- the forward proxy ---
 
 /// 9112-3.2.2-R1, 9112-3.2.2-01, 9112-3.2.2-03, 9112-3.2.2-04, 9112-3.2.4-02: the target decides, in whatever form.
