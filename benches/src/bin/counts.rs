@@ -178,6 +178,7 @@ fn serve_requests(request: &[u8], count: u32) {
         let answer = Answer {
             status: Status::OK,
             fields: &fields,
+            added: None,
             length: Length::Known(13),
             date: b"Date: Tue, 24 Nov 2026 12:00:00 GMT\r\n",
             close: None,

@@ -112,6 +112,8 @@ pub struct Answer<'a> {
     pub status: Status,
     /// The header section, without framing, Connection and Keep-Alive.
     pub fields: &'a Fields,
+    /// More lines behind them, where the fields are shared with other responses (Age of a stored one).
+    pub added: Option<&'a Fields>,
     /// The length of the content, also where none will be sent (HEAD).
     pub length: Length,
     /// The line `Date: … CRLF`, used unless the fields have a Date; empty for a server without a clock.
@@ -432,6 +434,9 @@ impl ServerConnection {
             return Err(Misuse::WrongClass);
         }
         check_fields(answer.fields)?;
+        if let Some(added) = answer.added {
+            check_fields(added)?;
+        }
         let tunnel = self.front.is_some_and(|p| p.connect) && answer.status.class() == Class::Successful;
         if tunnel {
             return Err(Misuse::WrongClass); // that is a switch
@@ -542,6 +547,9 @@ impl ServerConnection {
             out.extend_from_slice(answer.date);
         }
         out.extend_from_slice(answer.fields.wire());
+        if let Some(added) = answer.added {
+            out.extend_from_slice(added.wire());
+        }
         match framing {
             // 9110-8.6-05, 9112-6.1-07: neither field in a 204.
             _ if answer.status == Status::NO_CONTENT => {}

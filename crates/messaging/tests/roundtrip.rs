@@ -293,6 +293,7 @@ fn run(exchanges: &[Exchange], cuts: &[prop::sample::Index]) -> Result<(), TestC
         let answer = Answer {
             status: Status::new(exchange.status).unwrap(),
             fields: &fields,
+            added: None,
             length: length(message),
             date: b"Date: Tue, 24 Nov 2026 12:00:00 GMT\r\n",
             close: None,

@@ -46,6 +46,7 @@ fn ok<'a>() -> Answer<'a> {
     Answer {
         status: Status::OK,
         fields: &NONE,
+        added: None,
         length: Length::Known(0),
         date: b"",
         close: None,

@@ -545,20 +545,15 @@ fn write_head(
         Content::Empty | Content::Switch(_) => Length::Absent,
         content => content.length().map_or(Length::Unknown, Length::Known),
     };
-    let merged;
-    let fields = match &response.fields {
-        crate::response::ResponseFields::Stored(stored, added) if !added.is_empty() => {
-            let mut all = (**stored).clone();
-            all.extend(added);
-            merged = all;
-            &merged
-        }
-        other => other.get(),
+    let fields = response.fields.get();
+    let added = match &response.fields {
+        crate::response::ResponseFields::Stored(_, added) => Some(added),
+        _ => None,
     };
     let compressible = response.status == Status::OK
         && !fields.contains(eleven_semantics::Known::ContentEncoding)
         && !matches!(response.content, Content::File(_) | Content::Parts(_));
     let answer =
-        Answer { status: response.status, fields, length, date, close, content_is_read, compressible };
+        Answer { status: response.status, fields, added, length, date, close, content_is_read, compressible };
     machine.respond(&answer, out)
 }

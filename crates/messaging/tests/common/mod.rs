@@ -171,6 +171,7 @@ pub fn answer(connection: &mut ServerConnection, out: &mut Vec<u8>) -> Persisten
     let answer = Answer {
         status: Status::OK,
         fields: &fields,
+        added: None,
         length: Length::Known(0),
         date: b"",
         close: None,
