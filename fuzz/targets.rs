@@ -299,6 +299,7 @@ fn answer(server: &mut ServerConnection, out: &mut Vec<u8>) {
     let answer = Answer {
         status: Status::NOT_FOUND,
         fields: &fields,
+        added: None,
         length: Length::Known(0),
         date: b"",
         close: None,
