@@ -95,12 +95,6 @@ pub static ROOT: Section = section(
         key("server_field", ANY_TEXT, Is("\"\""), "The Server field of responses. Empty: none."),
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
-        key(
-            "tls",
-            Kind::Section(&LISTENER_TLS),
-            Absent("plain HTTP"),
-            "Speak TLS here, with the certificates of all sites; the name that a client asks for chooses.",
-        ),
     ],
 );
 
@@ -108,12 +102,20 @@ pub static ROOT: Section = section(
 pub static LISTENER: Section = section(
     "listener",
     "An address and port, or a Unix socket.",
-    &[key(
-        "address",
-        Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"),
-        Required,
-        "Where to listen.",
-    )],
+    &[
+        key(
+            "address",
+            Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"),
+            Required,
+            "Where to listen.",
+        ),
+        key(
+            "tls",
+            Kind::Section(&LISTENER_TLS),
+            Absent("plain HTTP"),
+            "Speak TLS here, with the certificates of all sites; the name that a client asks for chooses.",
+        ),
+    ],
 );
 
 /// `tls = {…}` of a listener
