@@ -67,13 +67,15 @@ pub fn wrk(program: &Program, asking: &Asking) -> Result<Rate, String> {
     Ok(Rate { requests_per_s: requests / wall_s, cpu_us: cpu_s * 1e6 / requests })
 }
 
-/// Fetches `path` once and checks status and length.
+/// Fetches `path` once, with the Host among `fields` if there is one, and checks status and length.
 ///
 /// # Errors
 /// When the answer is not a 200 of `body_bytes`.
-pub fn check(program: &Program, path: &str, body_bytes: usize) -> Result<(), String> {
+pub fn check(program: &Program, path: &str, fields: &[&str], body_bytes: usize) -> Result<(), String> {
     let mut reader = Reader::new(connect(program)?);
-    ask(reader.get_mut(), path)?;
+    let host = fields.iter().find_map(|field| field.strip_prefix("Host: ")).unwrap_or("localhost");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    reader.get_mut().write_all(request.as_bytes()).map_err(|e| format!("write: {e}"))?;
     let response = reader.response("GET")?;
     if response.status != 200 || response.body.len() != body_bytes {
         let got = (response.status, response.body.len());

@@ -19,7 +19,7 @@ cargo run --release -p eleven-benches -- [--rounds N] [--seconds N] [--only NAME
 
   --rounds N     rounds of each comparison; medians are printed (default 5)
   --seconds N    length of one run of wrk (default 3)
-  --only NAMES   comma-separated: keep, browser, pipelined, close, large, idle, slow, gateway
+  --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway
   --eleven PATH  the program to measure, instead of building it
 
 Needs taskset and wrk; nginx (and haproxy, for gateway) are left out when they are not installed.";
@@ -131,6 +131,13 @@ fn compare(options: &Options) -> Result<(), String> {
         let asking = Asking { fields: &["Connection: close"], ..asking.clone() };
         rates("Connection: close, 13-byte file", &programs, &asking, SMALL_BYTES, options)?;
     }
+    if wanted("configured") {
+        let bare = peers::eleven(&eleven, &site)?;
+        let programs =
+            vec![peers::smallest("keep", SMALL_BYTES)?, bare, peers::eleven_configured(&eleven, &site)?];
+        let asking = Asking { fields: &["Host: site25.example"], ..asking.clone() };
+        rates("Keep-alive, 13-byte file, by configuration", &programs, &asking, SMALL_BYTES, options)?;
+    }
     if wanted("large") {
         large_files(&eleven, &site, options)?;
     }
@@ -141,7 +148,7 @@ fn compare(options: &Options) -> Result<(), String> {
         slow(&eleven, &site)?;
     }
     if wanted("gateway") {
-        gateways(&site, &asking, options)?;
+        gateways(&eleven, &site, &asking, options)?;
     }
     Ok(())
 }
@@ -205,7 +212,7 @@ fn rates(
     options: &Options,
 ) -> Result<(), String> {
     for program in programs {
-        load::check(program, asking.path, body_bytes)?;
+        load::check(program, asking.path, asking.fields, body_bytes)?;
         load::wrk(program, &Asking { seconds: 1, ..asking.clone() })?;
     }
     let mut rounds: Vec<Vec<Rate>> = Vec::new();
@@ -265,9 +272,9 @@ fn slow(eleven: &std::path::Path, site: &Site) -> Result<(), String> {
 }
 
 /// What a gateway costs above relaying octets.
-fn gateways(site: &Site, asking: &Asking, options: &Options) -> Result<(), String> {
+fn gateways(eleven: &std::path::Path, site: &Site, asking: &Asking, options: &Options) -> Result<(), String> {
     let origin = peers::origin(LOAD_CORE)?;
-    let mut programs = vec![peers::relay(origin.port)?];
+    let mut programs = vec![peers::relay(origin.port)?, peers::eleven_gateway(eleven, origin.port)?];
     if process::first_line("nginx", &["-v"]).is_some() {
         programs.push(peers::nginx_gateway(site, origin.port)?);
     }

@@ -102,6 +102,46 @@ pub fn eleven(binary: &Path, site: &Site) -> Result<Program, String> {
     Program::start("eleven", port, binary, &args)
 }
 
+/// eleven with fifty sites of twenty routes each, an access log and compression; `site25.example` serves the files.
+///
+/// # Errors
+/// When the configuration cannot be written, and as [`Program::start`].
+pub fn eleven_configured(binary: &Path, site: &Site) -> Result<Program, String> {
+    let port = free_port();
+    let root = site.root();
+    let log = site.beside("access.log");
+    let mut config = format!(
+        "workers = 1\n[log]\naccess = {log:?}\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n",
+        log = log.to_string_lossy()
+    );
+    for number in 0..50 {
+        config.push_str(&format!(
+            "[[site]]\nnames = [\"site{number}.example\"]\nroot = {root:?}\ncompress = true\n",
+            root = root.to_string_lossy()
+        ));
+        for route in 1..20 {
+            config.push_str(&format!(
+                "[[site.route]]\npath = \"/route{route}\"\nfixed = {{ status = 200, text = \"{route}\" }}\n"
+            ));
+        }
+    }
+    let path = site.beside("eleven.toml");
+    std::fs::write(&path, config).map_err(|e| e.to_string())?;
+    let args = texts(&["serve", "--config", &path.to_string_lossy()]);
+    Program::start("eleven, 50 sites, log, compression", port, binary, &args)
+}
+
+/// `eleven proxy` in front of `origin`.
+///
+/// # Errors
+/// As [`Program::start`].
+pub fn eleven_gateway(binary: &Path, origin: u16) -> Result<Program, String> {
+    let port = free_port();
+    let (listen, server) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{origin}"));
+    let args = texts(&["proxy", &server, "--quiet", "--workers", "1", "--listen", &listen]);
+    Program::start("eleven", port, binary, &args)
+}
+
 /// nginx with one worker; `open_files` lets it keep descriptors open between requests.
 ///
 /// # Errors
