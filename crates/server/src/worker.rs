@@ -118,6 +118,7 @@ pub struct Worker {
     service: RefCell<Rc<Service>>,
     settings: RefCell<Rc<Settings>>,
     ledger: Rc<Ledger>,
+    #[expect(clippy::vec_box, reason = "a session takes its box away and brings it back")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     date: RefCell<DateLine>,
     log: Option<access_log::Worker>,

@@ -471,7 +471,7 @@ fn websocket() {
     assert_eq!(connection.exactly(7).unwrap(), b"\x81\x05HELLO");
     connection.get_mut().write_all(b"\x89\x81\0\0\0\0x").unwrap();
     assert_eq!(connection.exactly(3).unwrap(), b"\x8a\x01x");
-    connection.get_mut().write_all(b"\x82\x83\0\0\0\0123").unwrap();
+    connection.get_mut().write_all(b"\x82\x83\0\0\0\x00123").unwrap();
     assert_eq!(connection.exactly(5).unwrap(), b"\x82\x03321");
     connection.get_mut().write_all(b"\x81\x83\0\0\0\0bye").unwrap();
     assert_eq!(connection.exactly(12).unwrap(), b"\x88\x0a\x0f\xa1as asked");

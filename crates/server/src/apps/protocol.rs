@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn heads_of_applications() {
         let head =
-            app_head(b"200 OK\0Content-Type\0text/plain\0Content-Length\05\0Connection\0close\0Date\0x", 4);
+            app_head(b"200 OK\0Content-Type\0text/plain\0Content-Length\x005\0Connection\0close\0Date\0x", 4);
         let head = head.unwrap();
         assert_eq!((head.status, head.content_length), (Status::OK, Some(5)));
         assert_eq!(head.fields.wire(), b"Content-Type: text/plain\r\n");
@@ -503,7 +503,7 @@ mod tests {
             (b"200 OK\0A\0b\x7f", 1),
             (b"200 OK\0Content-Length\0+5", 1),
             (b"200 OK\0Content-Length\0", 1),
-            (b"200 OK\0Content-Length\05\0content-length\06", 2),
+            (b"200 OK\0Content-Length\x005\0content-length\x006", 2),
         ] {
             assert!(app_head(head, count).is_err(), "{}", head.escape_ascii());
         }

@@ -301,6 +301,7 @@ impl Content {
     }
 }
 
+#[expect(clippy::result_large_err, reason = "a refusal is moved once")]
 fn submit(
     pool: &Pool,
     receiver: &Rc<Receiver>,
