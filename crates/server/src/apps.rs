@@ -3,17 +3,19 @@
 
 mod content;
 mod exchange;
+pub mod fastcgi;
 mod package;
 pub mod pool;
 pub mod protocol;
 mod python;
 mod receiver;
+pub mod service;
 pub mod settings;
 mod spool;
 mod supervisor;
 mod websocket;
 
-pub use python::Application;
+pub use python::{Application, stop_all};
 pub use settings::{AppSettings, Buffering, Interface};
 
 use crate::response::Response;

@@ -2,6 +2,8 @@
 //! and the compiler finds every place.
 
 use crate::apps::Application;
+use crate::apps::fastcgi::FastCgi;
+use crate::apps::service::InProcess;
 use crate::echo::Echo;
 use crate::files::Files;
 use crate::fixed::{Fixed, Redirect};
@@ -57,6 +59,10 @@ pub enum Handler {
     Fixed(Fixed),
     /// A Python application in worker processes.
     Application(Arc<Application>),
+    /// Scripts behind a FastCGI server.
+    FastCgi(Rc<FastCgi>),
+    /// A service of this process.
+    InProcess(InProcess),
 }
 
 impl Handler {
@@ -71,6 +77,8 @@ impl Handler {
             Handler::Redirect(redirect) => redirect.handle(request).into(),
             Handler::Fixed(fixed) => fixed.handle(request).into(),
             Handler::Application(application) => application.handle(request),
+            Handler::FastCgi(fastcgi) => fastcgi.handle(request, worker),
+            Handler::InProcess(service) => service.handle(request),
         }
     }
 
@@ -85,10 +93,12 @@ impl Handler {
             Handler::Redirect(_) | Handler::Fixed(_) => true,
             Handler::Files(_) => matches!(method, Method::Get | Method::Head),
             Handler::Echo(_)
+            | Handler::InProcess(_)
             | Handler::Gateway(_)
             | Handler::Caching(_)
             | Handler::Forward(_)
-            | Handler::Application(_) => false,
+            | Handler::Application(_)
+            | Handler::FastCgi(_) => false,
         }
     }
 
@@ -102,6 +112,8 @@ impl Handler {
             Handler::Redirect(_) => "redirect",
             Handler::Fixed(_) => "fixed",
             Handler::Application(_) => "application",
+            Handler::FastCgi(_) => "fastcgi",
+            Handler::InProcess(_) => "service",
         }
     }
 }

@@ -7,6 +7,8 @@ use crate::access_log;
 use crate::after::compress::Compress;
 use crate::after::error_page::ErrorPages;
 use crate::after::fields::FieldRules;
+use crate::apps::AppSettings;
+use crate::apps::fastcgi::FastCgiSettings;
 use crate::before::access::Addresses;
 use crate::before::auth::Authentication;
 use crate::before::client::TrustedProxies;
@@ -170,6 +172,10 @@ pub enum HandlerPlan {
     Gateway(Arc<GatewayPlan>),
     /// The servers that requests name.
     Forward(Arc<OpenPlan>),
+    /// A Python application.
+    Application(Arc<AppSettings>),
+    /// Scripts behind a FastCGI server, looked for in this directory.
+    FastCgi(Arc<FastCgiSettings>, PathBuf),
 }
 
 impl HandlerPlan {
@@ -182,6 +188,8 @@ impl HandlerPlan {
             HandlerPlan::Echo => "echo",
             HandlerPlan::Gateway(_) => "proxy",
             HandlerPlan::Forward(_) => "forward",
+            HandlerPlan::Application(_) => "application",
+            HandlerPlan::FastCgi(..) => "fastcgi",
         }
     }
 
@@ -191,6 +199,7 @@ impl HandlerPlan {
             HandlerPlan::Files(_) | HandlerPlan::Redirect(..) => true,
             HandlerPlan::Fixed(fixed) => fixed.content.is_empty(),
             HandlerPlan::Echo | HandlerPlan::Gateway(_) | HandlerPlan::Forward(_) => false,
+            HandlerPlan::Application(_) | HandlerPlan::FastCgi(..) => false,
         }
     }
 }

@@ -4,11 +4,13 @@
 
 use crate::after::compress::{Asked, Compress};
 use crate::after::error_page::Reading;
+use crate::apps::Application;
+use crate::apps::fastcgi::{FastCgi, FastCgiSettings};
 use crate::before::access::AddressVerdict;
 use crate::before::auth::{Denied, Job, Judgement, Outcome};
 use crate::before::cors::Cors;
 use crate::before::redirect::{Place, Template};
-use crate::files::Files;
+use crate::files::{Files, FilesOptions};
 use crate::fixed::{Fixed, Redirect};
 use crate::handler::{Handled, Handler};
 use crate::plan::{HandlerPlan, Plan, Policy, Route, Site};
@@ -40,6 +42,15 @@ pub struct Prepared {
     plan: Arc<Plan>,
     /// The trees of file routes, by route.
     files: Vec<Option<Files>>,
+    /// What applications need, by route.
+    applications: Vec<Option<PreparedApplication>>,
+}
+
+/// An application that runs, or whose directory is open.
+#[derive(Debug)]
+enum PreparedApplication {
+    Python(Arc<Application>),
+    FastCgi(Arc<FastCgiSettings>, Arc<Root>, Files),
 }
 
 /// Why a plan cannot be used.
@@ -48,6 +59,12 @@ pub enum PrepareError {
     /// A directory cannot be opened (fault P22).
     #[error("the directory {0} cannot be opened: {1}")]
     Root(PathBuf, std::io::Error),
+    /// An application cannot be prepared.
+    #[error("the application {0:?} cannot be prepared: {1}")]
+    Application(String, std::io::Error),
+    /// An application does not start; its worker has said why.
+    #[error("the application {0:?} does not start")]
+    DoesNotStart(String),
 }
 
 /// What is known of a route besides its plan.
@@ -56,6 +73,42 @@ fn mount(condition: &Match, route: &Route) -> Vec<u8> {
         (crate::route::PathMatch::Prefix(prefix), true) => prefix.to_vec(),
         _ => Vec::new(),
     }
+}
+
+/// Starts the applications of a plan, and waits until each is ready.
+fn applications(plan: &Plan) -> Result<Vec<Option<PreparedApplication>>, PrepareError> {
+    let threads = if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers };
+    let mut prepared = Vec::new();
+    for (condition, route) in plan.sites.iter().flat_map(|site| site.routes.iter()) {
+        if prepared.len() <= route.index {
+            prepared.resize_with(route.index + 1, || None);
+        }
+        let mount = String::from_utf8_lossy(&mount(condition, route)).into_owned();
+        prepared[route.index] = match &route.handler {
+            HandlerPlan::Application(settings) => {
+                let mut settings = (**settings).clone();
+                settings.mount = mount;
+                let (name, development) = (settings.application.clone(), settings.development);
+                let application = Application::start(settings, threads)
+                    .map_err(|error| PrepareError::Application(name.clone(), error))?;
+                if application.wait_ready().is_err() && !development {
+                    return Err(PrepareError::DoesNotStart(name));
+                }
+                Some(PreparedApplication::Python(application))
+            }
+            HandlerPlan::FastCgi(settings, path) => {
+                let open = || {
+                    Root::open_directory(path, Default::default())
+                        .map_err(|error| PrepareError::Root(path.clone(), error))
+                };
+                let files = Files::new(open()?, mount.as_bytes(), FilesOptions::default());
+                let settings = Arc::new(FastCgiSettings { mount, ..(**settings).clone() });
+                Some(PreparedApplication::FastCgi(settings, Arc::new(open()?), files))
+            }
+            _ => None,
+        };
+    }
+    Ok(prepared)
 }
 
 impl Prepared {
@@ -75,7 +128,8 @@ impl Prepared {
                 files[route.index] = Some(Files::new(root, &mount(condition, route), tree.options.clone()));
             }
         }
-        Ok(Prepared { plan: Arc::new(plan), files })
+        let applications = applications(&plan)?;
+        Ok(Prepared { plan: Arc::new(plan), files, applications })
     }
 
     /// The plan.
@@ -123,6 +177,14 @@ impl Prepared {
                 Handler::Gateway(gateway)
             }
             HandlerPlan::Forward(plan) => Handler::Forward(OpenProxy::start(plan.clone())),
+            HandlerPlan::Application(_) | HandlerPlan::FastCgi(..) => {
+                match self.applications.get(route.index)?.as_ref()? {
+                    PreparedApplication::Python(application) => Handler::Application(application.clone()),
+                    PreparedApplication::FastCgi(settings, root, files) => Handler::FastCgi(Rc::new(
+                        FastCgi::new(settings.clone(), root.clone(), Some(files.clone())),
+                    )),
+                }
+            }
         })
     }
 }

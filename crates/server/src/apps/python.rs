@@ -38,6 +38,39 @@ thread_local! {
 
 static APPLICATIONS: AtomicU64 = AtomicU64::new(0);
 
+/// The supervisors of all applications that were not stopped: [`stop_all`] waits for them.
+static SUPERVISORS: Mutex<Vec<Supervised>> = Mutex::new(Vec::new());
+
+struct Supervised {
+    number: u64,
+    commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Supervised {
+    fn stop(self) {
+        let _ = self.commands.send(Command::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the supervisor of an application panicked");
+        }
+    }
+}
+
+fn supervisors() -> std::sync::MutexGuard<'static, Vec<Supervised>> {
+    SUPERVISORS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets the workers of all applications of this process finish what they have, and waits for their end. To be called
+/// before the process ends, so that nothing of them is left.
+pub fn stop_all() {
+    let all = std::mem::take(&mut *supervisors());
+    for supervised in &all {
+        // All at once: they need not wait for one another.
+        let _ = supervised.commands.send(Command::Stop);
+    }
+    all.into_iter().for_each(Supervised::stop);
+}
+
 /// An application and its workers. Shared by all threads of the server.
 #[derive(Debug)]
 pub struct Application {
@@ -49,7 +82,6 @@ pub struct Application {
     listeners: Mutex<Vec<(u8, UnixListener)>>,
     commands: mpsc::UnboundedSender<Command>,
     reloads: AtomicU64,
-    supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -87,15 +119,20 @@ impl Application {
         let thread = std::thread::Builder::new()
             .name("applications".to_owned())
             .spawn(move || runtime.block_on(supervise))?;
+        let number = APPLICATIONS.fetch_add(1, Ordering::Relaxed);
+        let mut supervisors = supervisors();
+        // Those that ended by themselves need no care any more.
+        supervisors.retain(|supervised| !supervised.thread.is_finished());
+        supervisors.push(Supervised { number, commands: commands.clone(), thread });
+        drop(supervisors);
         Ok(Arc::new(Application {
-            number: APPLICATIONS.fetch_add(1, Ordering::Relaxed),
+            number,
             settings,
             pool,
             known,
             listeners: Mutex::new(listeners?),
             commands,
             reloads: AtomicU64::new(0),
-            supervisor: Mutex::new(Some(thread)),
         }))
     }
 
@@ -122,10 +159,12 @@ impl Application {
 
     /// Lets the workers finish what they have, and waits for their end.
     pub fn stop(&self) {
-        let _ = self.commands.send(Command::Stop);
-        let thread = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the supervisor of an application panicked");
+        let mut supervisors = supervisors();
+        let own = supervisors.iter().position(|supervised| supervised.number == self.number);
+        let own = own.map(|at| supervisors.swap_remove(at));
+        drop(supervisors);
+        if let Some(own) = own {
+            own.stop();
         }
     }
 
@@ -158,6 +197,12 @@ impl Application {
             } else {
                 Response::new(Status::SERVICE_UNAVAILABLE).into()
             };
+        }
+        if self.known.interface() == Interface::Auto {
+            // Its first worker is still starting, so nobody knows yet what to say to it.
+            let mut response = Response::new(Status::SERVICE_UNAVAILABLE);
+            response.add(Field::RetryAfter, "1");
+            return response.into();
         }
         let receiver = match self.receiver() {
             Ok(receiver) => receiver,
@@ -229,7 +274,7 @@ impl Application {
             };
             match submit(&pool, &receiver, &mut request, call, content) {
                 Ok(exchange) => exchange.respond().await,
-                Err(response) => response,
+                Err(response) => *response,
             }
         })
     }
@@ -243,7 +288,7 @@ impl Application {
     ) -> Handled {
         match submit(&self.pool, receiver, request, call, content) {
             Ok(exchange) => Handled::later(exchange.respond()),
-            Err(response) => response.into(),
+            Err(response) => (*response).into(),
         }
     }
 }
@@ -308,7 +353,7 @@ fn submit(
     request: &mut Request,
     call: Call,
     content: Content,
-) -> Result<Exchange, Response> {
+) -> Result<Exchange, Box<Response>> {
     let is_head = request.head.method == Method::Head;
     let mut flags = if is_head { HEAD_METHOD } else { 0 };
     let (length, source) = match &content {
@@ -342,12 +387,12 @@ fn submit(
     let source = if let Content::Stream(source, _) = content { Some(source) } else { None };
     let exchange = Exchange::new(Rc::clone(receiver), ticket, inbox, about, source);
     if message.len() > protocol::MESSAGE_BYTES_MAX - 1024 {
-        return Err(exchange.refused_as_too_large());
+        return Err(Box::new(exchange.refused_as_too_large()));
     }
     match pool.submit(ticket, &message, Instant::now()) {
         Submitted::Placed | Submitted::Waiting => Ok(exchange),
-        Submitted::Full => Err(exchange.unavailable("the queue before the workers is full")),
-        Submitted::Closed => Err(exchange.unavailable("the application is being stopped")),
+        Submitted::Full => Err(Box::new(exchange.unavailable("the queue before the workers is full"))),
+        Submitted::Closed => Err(Box::new(exchange.unavailable("the application is being stopped"))),
     }
 }
 

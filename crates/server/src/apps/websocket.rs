@@ -46,7 +46,7 @@ pub(super) fn handshake_key(method: &Method, version: Version, fields: &Fields) 
 }
 
 /// What proves that a handshake was understood (RFC 6455 §4.2.2).
-fn accept_value(key: &[u8]) -> String {
+pub(super) fn accept_value(key: &[u8]) -> String {
     let mut hash = Sha1::new();
     hash.update(key);
     hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
