@@ -73,6 +73,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         eprintln!("Serving {} on {address}", file.display());
     }
     signals::until_stopped_or_hung_up(running, certificates, |running| reload(file, &plan, running))?;
+    eleven_server::apps::stop_all();
     Ok(ExitCode::SUCCESS)
 }
 

@@ -310,7 +310,7 @@ pub static SITE: Section = Section {
 /// `[[site.route]]`
 pub static ROUTE: Section = Section {
     name: "site.route",
-    doc: "Which requests it takes (`path` or `exact`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`, `proxy`, `forward`. Where two routes have the same path, the first that takes the request's method and host answers.",
+    doc: "Which requests it takes (`path` or `exact`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`, `proxy`, `forward`, `app`, `fastcgi`. Where two routes have the same path, the first that takes the request's method and host answers.",
     own: &[
         key(
             "path",
@@ -358,6 +358,13 @@ pub static ROUTE: Section = Section {
             Kind::Section(&FORWARD),
             Absent("not its handler"),
             "Passes requests on to the servers that they name (a forward proxy), CONNECT too. For the route `/` of the default site.",
+        ),
+        key("app", Kind::Section(&APP), Absent("not its handler"), "A Python application (WSGI or ASGI)."),
+        key(
+            "fastcgi",
+            Kind::Section(&FASTCGI),
+            Absent("not its handler"),
+            "Scripts behind a FastCGI server, such as PHP-FPM.",
         ),
     ],
     shared: POLICY,
@@ -612,6 +619,123 @@ pub static PROXY: Section = section(
         Required,
         "Where to.",
     )],
+);
+
+/// `app = {…}`
+pub static APP: Section = section(
+    "site.route.app",
+    "A Python application in worker processes. The route's prefix is its SCRIPT_NAME if `strip_prefix` says so. A signal HUP replaces the workers without a failed request.",
+    &[
+        key(
+            "application",
+            Kind::Text("`\"MODULE:ATTRIBUTE\"`"),
+            Required,
+            "The application: an attribute (dotted, or a call without arguments) of a module.",
+        ),
+        key(
+            "interface",
+            Kind::Choice(&[
+                ("auto", "a coroutine function is ASGI"),
+                ("wsgi", "PEP 3333"),
+                ("asgi", "ASGI 3"),
+            ]),
+            Is("\"auto\""),
+            "What it speaks.",
+        ),
+        key("directory", DIRECTORY, Absent("the server's"), "Where it runs and imports from."),
+        key(
+            "python",
+            PATH,
+            Absent("that of the active virtual environment, else python3"),
+            "The interpreter.",
+        ),
+        key(
+            "environment",
+            Kind::List(&ANY_TEXT),
+            Is("[]"),
+            "Variables of the process environment, as `\"NAME=VALUE\"`.",
+        ),
+        key("workers", integer(1, 512), Is("1"), "Worker processes."),
+        key("threads", integer(1, 1024), Is("1"), "Threads in each (WSGI)."),
+        key("tasks", integer(1, 10_000), Is("256"), "Requests at once in each (ASGI)."),
+        key(
+            "timeout",
+            time(24 * HOUR),
+            Is("\"30s\""),
+            "How long a request may take in a worker. Beyond: 504, and the worker is killed.",
+        ),
+        key(
+            "queue_timeout",
+            time(24 * HOUR),
+            Is("\"30s\""),
+            "How long a request may wait for a worker. Beyond: 503.",
+        ),
+        key("queue_requests_max", integer(0, 1_000_000), Is("2048"), "How many may wait. Beyond: 503."),
+        key(
+            "drain_timeout",
+            time(24 * HOUR),
+            Is("\"30s\""),
+            "How long a worker that is replaced may take to finish.",
+        ),
+        key(
+            "requests_max",
+            integer(0, u32::MAX as u64),
+            Is("0"),
+            "Requests after which a worker is replaced, and up to a tenth more. 0: never.",
+        ),
+        key(
+            "age_max",
+            time(YEAR),
+            Absent("never"),
+            "Age at which a worker is replaced, and up to a tenth more.",
+        ),
+        key("memory_bytes_max", bytes(MIB, TIB), Absent("never"), "Memory at which a worker is replaced."),
+        key(
+            "probe",
+            Kind::Text("a path such as `\"/health\"`"),
+            Absent("none"),
+            "A path that a new worker must answer with less than 500 before it gets requests.",
+        ),
+        key(
+            "buffering",
+            Kind::Choice(&[
+                ("auto", "for WSGI, unless the client waits for `100 Continue`; for ASGI, if it is short"),
+                (
+                    "always",
+                    "no slow upload holds a worker; `100 Continue` comes before the application reads",
+                ),
+                ("never", "only what is short and complete"),
+            ]),
+            Is("\"auto\""),
+            "When request content is collected before a worker gets the request.",
+        ),
+    ],
+);
+
+/// `fastcgi = {…}`
+pub static FASTCGI: Section = section(
+    "site.route.fastcgi",
+    "A directory with scripts, such as PHP: a path that is a file is served as a file, one that is a script runs it, every other one runs the index script.",
+    &[
+        key("server", Kind::Text("`\"unix:PATH\"` or `\"ADDRESS:PORT\"`"), Required, "The FastCGI server."),
+        key("root", DIRECTORY, Required, "The directory of files and scripts."),
+        key("script_root", ANY_TEXT, Absent("the same"), "The same directory as the FastCGI server sees it."),
+        key(
+            "index",
+            ANY_TEXT,
+            Is("\"index.php\""),
+            "The script behind everything that is neither file nor script.",
+        ),
+        key(
+            "suffix",
+            ANY_TEXT,
+            Is("\".php\""),
+            "What a script's name ends with. Nothing with it is served as a file.",
+        ),
+        key("connect_timeout", time(HOUR), Is("\"5s\""), "How long connecting may take."),
+        key("timeout", time(24 * HOUR), Is("\"60s\""), "How long a script may be silent. Beyond: 504."),
+        key("variables", Kind::List(&ANY_TEXT), Is("[]"), "More variables for scripts, as `\"NAME=VALUE\"`."),
+    ],
 );
 
 /// `forward = {…}`

@@ -1,6 +1,7 @@
 //! Second pass: what the values mean together. Names that lead to two sites, routes without a handler, paths that match
 //! nothing, files that are not there: each with its place, the reason, and what to do.
 
+mod apps;
 mod proxy;
 
 use super::diagnose::{Diagnostic, Report, nearest};
@@ -539,7 +540,8 @@ impl Builder<'_> {
     }
 
     fn handler(&mut self, table: &Table) -> HandlerPlan {
-        const HANDLERS: [&str; 6] = ["files", "redirect", "fixed", "echo", "proxy", "forward"];
+        const HANDLERS: [&str; 8] =
+            ["files", "redirect", "fixed", "echo", "proxy", "forward", "app", "fastcgi"];
         let written: Vec<&str> = HANDLERS.into_iter().filter(|name| table.is_written(name)).collect();
         let mut found = None;
         for name in &written {
@@ -550,6 +552,8 @@ impl Builder<'_> {
                 "fixed" => HandlerPlan::Fixed(self.fixed(section)),
                 "proxy" => self.gateway(section).unwrap_or(HandlerPlan::Echo),
                 "forward" => self.forward(section).unwrap_or(HandlerPlan::Echo),
+                "app" => self.application(section),
+                "fastcgi" => self.fastcgi(section).unwrap_or(HandlerPlan::Echo),
                 _ => HandlerPlan::Echo,
             };
             found.get_or_insert(handler);
