@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Tests of the application host with real Python: the worker package by itself, the server with real workers, and Flask,
+# Django and FastAPI from PyPI behind the real binary.
+# Run from anywhere: bash tests/applications/run.sh   (ELEVEN=path to a binary that is built already)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+if ! command -v python3 >/dev/null || ! python3 -c 'import ensurepip' 2>/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends python3 python3-venv
+fi
+if [ -z "${ELEVEN:-}" ]; then
+    cargo build -p eleven --locked
+    ELEVEN=${CARGO_TARGET_DIR:-target}/debug/eleven
+fi
+export PYTHONDONTWRITEBYTECODE=1
+python3 crates/server/tests/python/test_worker.py
+cargo test -q -p eleven-server --locked --test applications -- --ignored --test-threads 4
+exec python3 tests/applications/suite.py --eleven "$ELEVEN"
