@@ -26,7 +26,7 @@ use eleven_semantics::caching::{
 };
 use eleven_semantics::conditional::{self, Verdict as Condition};
 use eleven_semantics::date::HttpDate;
-use eleven_semantics::range::{self, ContentRange, RangeLimits, Ranges};
+use eleven_semantics::range::{self, ContentRange, RangeLimits, Ranges, Span};
 use eleven_semantics::{Fields, Known, Method, Status};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const LOOKS_MAX: usize = 3;
 
 /// Purges and invalidations that fills still on their way are compared with.
-const RECENT_MAX: usize = 256;
+const RECENT_MAX: usize = 4096;
 
 /// How a cache is to work.
 #[derive(Debug, Clone)]
@@ -371,8 +371,11 @@ impl Cache {
                             let status = Status::RANGE_NOT_SATISFIABLE;
                             return Some(Some(Reply::made(status, fields, Body::Described(Some(0)), report)));
                         }
-                        // Several ranges at once are served as the whole, which RFC 9110 §14.2 allows.
-                        Ranges::Whole(_) | Ranges::Several(_) => return None,
+                        // Several ranges of what is not in memory are served as the whole (RFC 9110 §14.2).
+                        Ranges::Several(spans) => {
+                            return several(stored, &spans, length, age, report).map(Some);
+                        }
+                        Ranges::Whole(_) => return None,
                     }
                 }
                 None => return None,
@@ -1015,6 +1018,32 @@ impl Cache {
         }
         self.store.purge(selection, how, next_id(now()), &self.config.policy).await
     }
+}
+
+/// Several ranges as multipart/byteranges (RFC 9110 §15.3.7.2). `None` if the content is not in memory.
+fn several(stored: &Stored, spans: &[Span], length: u64, age: u32, report: Report) -> Option<Reply> {
+    // No octets of the content decide it, so nobody can foresee it and put it into the content.
+    let seed = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), stored.id);
+    let boundary = format!("{seed:016x}{:016x}", stored.id);
+    let mut pieces = Vec::new();
+    for span in spans {
+        let mut head = format!("\r\n--{boundary}\r\n").into_bytes();
+        if let Some(media_type) = stored.fields.get(Known::ContentType) {
+            head.extend_from_slice(b"Content-Type: ");
+            head.extend_from_slice(media_type);
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"Content-Range: ");
+        ContentRange::Part { span: *span, complete: Some(length) }.write(&mut head);
+        head.extend_from_slice(b"\r\n\r\n");
+        pieces.push(head.into());
+        pieces.extend(stored.content.reader(Some(*span))?.take_pieces()?);
+    }
+    pieces.push(format!("\r\n--{boundary}--\r\n").into_bytes().into());
+    let mut fields = (*stored.fields).clone();
+    let _ = fields.set(Known::ContentType, format!("multipart/byteranges; boundary={boundary}"));
+    push_age(&mut fields, age);
+    Some(Reply::made(Status::PARTIAL_CONTENT, fields, Body::Pieces(pieces), report))
 }
 
 /// What waiters are told of a response that is being stored.

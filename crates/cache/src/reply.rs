@@ -3,6 +3,7 @@
 
 use crate::content::Reader;
 use crate::stored::Stored;
+use bytes::Bytes;
 use eleven_net::pipe::{Next, PipeReader};
 use eleven_semantics::caching::NotStored;
 use eleven_semantics::caching::key::Site;
@@ -123,6 +124,8 @@ pub enum Body {
     Described(Option<u64>),
     /// From the store.
     Reader(Reader),
+    /// From the store and made for it, all in memory.
+    Pieces(Vec<Bytes>),
     /// From inbound, or from the store with help from inbound; and its length.
     Flowing(Box<dyn Source>, Option<u64>),
 }

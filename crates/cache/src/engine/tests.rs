@@ -171,6 +171,7 @@ async fn drain(body: Body) -> Result<Vec<u8>, Reason> {
     match body {
         Body::Empty | Body::Described(_) => Ok(Vec::new()),
         Body::Reader(mut reader) => reader.read_all().await,
+        Body::Pieces(pieces) => Ok(pieces.concat()),
         Body::Flowing(mut source, length) => {
             let mut all = Vec::new();
             loop {
@@ -240,7 +241,7 @@ async fn pass_seconds(seconds: u64) {
 
 const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
 
-/// 9111-4-02, 9111-4.2-R1, 9111-4-01a, 9111-4-01b.
+/// 9111-4-02, 9111-4.2-R1, 9111-4-01a, 9111-4-01b, 9111-5.2-01.
 #[test]
 fn fresh_responses_are_reused_with_age() {
     simulate(async {
@@ -249,6 +250,7 @@ fn fresh_responses_are_reused_with_age() {
         let first = get(&cache, &origin, "/a", &[]).await;
         assert_eq!((first.word, first.content.as_deref()), ("MISS", Ok(&b"content"[..])));
         assert_eq!(first.field("Age").as_deref(), Some("5"));
+        assert_eq!(first.field("Cache-Control").as_deref(), Some("max-age=60"));
         pass_seconds(10).await;
         let second = get(&cache, &origin, "/a", &[]).await;
         assert_eq!((second.word, second.content.as_deref()), ("HIT", Ok(&b"content"[..])));
@@ -475,7 +477,7 @@ fn variants() {
     });
 }
 
-/// 9111-4.4-01, 9111-4.4-02, 9111-4.4-03, 9111-4-03, C24, RFC 9875.
+/// 9111-4.4-01, 9111-4.4-02, 9111-4.4-03, 9111-4.4-R1, 9111-4-03, C24, RFC 9875.
 #[test]
 fn unsafe_methods_invalidate() {
     simulate(async {
@@ -775,12 +777,13 @@ fn a_failure_is_shared() {
     });
 }
 
-/// 9111-3.3-05, 9111-3.3-06: ranges from complete stored responses.
+/// 9111-3.3-05, 9111-3.3-06, 9110-14.2: ranges from complete stored responses.
 #[test]
 fn ranges_from_complete_responses() {
     simulate(async {
-        let (cache, origin) =
-            (cache(), Origin::always(said(200, &[FRESH, ("ETag", "\"a\"")], b"0123456789A")));
+        let ranges = RangeLimits { gap_bytes_max: 0, ..RangeLimits::default() };
+        let cache = cache_with(memory_store(), Config { ranges, ..Config::default() });
+        let origin = Origin::always(said(200, &[FRESH, ("ETag", "\"a\"")], b"0123456789A"));
         get(&cache, &origin, "/", &[]).await;
         for (range, status, content, content_range) in [
             ("bytes=0-1", 206, &b"01"[..], Some("bytes 0-1/11")),
@@ -795,6 +798,14 @@ fn ranges_from_complete_responses() {
             assert_eq!(got.field("Content-Range").as_deref(), content_range, "{range}");
             assert_eq!(got.word, "HIT");
         }
+        let got = get(&cache, &origin, "/", &[("Range", "bytes=0-1,-1")]).await;
+        let media_type = got.field("Content-Type").unwrap();
+        let boundary = media_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let expected = format!(
+            "\r\n--{boundary}\r\nContent-Range: bytes 0-1/11\r\n\r\n01\r\n--{boundary}\r\n\
+             Content-Range: bytes 10-10/11\r\n\r\nA\r\n--{boundary}--\r\n"
+        );
+        assert_eq!((got.status, got.content.as_deref()), (206, Ok(expected.as_bytes())));
         let conditional = |tag| [("Range", "bytes=0-1"), ("If-Range", tag)];
         assert_eq!(get(&cache, &origin, "/", &conditional("\"a\"")).await.status, 206);
         assert_eq!(get(&cache, &origin, "/", &conditional("\"b\"")).await.status, 200);
@@ -826,7 +837,7 @@ fn ranged(ask: &Ask) -> Said {
     }
 }
 
-/// 9111-3.3-02, 9111-3.3-04, 9111-3.3-05, 9111-3.4-01, 9111-3.4-02, C18.
+/// 9111-3.3-02, 9111-3.3-04, 9111-3.3-05, 9111-3.4-01, 9111-3.4-02, 9111-4.3.1-03, 9111-4.3.2-05, C18.
 #[test]
 fn partial_responses_are_stored_combined_and_completed() {
     simulate(async {
@@ -1041,4 +1052,73 @@ fn ignored_parameters_are_not_forwarded() {
         assert_eq!(origin.asks.borrow()[0].target, b"/a?b=1");
         assert_eq!(get(&cache, &origin, "/a?b=1&utm_x", &[]).await.word, "HIT");
     });
+}
+
+/// C07, C08, C09: nothing is stored for what its path looks like; C13, C16: every octet of the target and the
+/// host is in the key; C25: PURGE means nothing here; C31, C32: partitions do not see each other; C36: content
+/// is never looked into.
+#[test]
+fn deception_and_poisoning() {
+    simulate(async {
+        let account =
+            Origin::always(said(200, &[("Content-Type", "text/css")], b"private <!--#include --><esi:x/>"));
+        let cache = cache();
+        for target in
+            ["/account/x.css", "/account;x.css", "/account%00.css", "/account%23.css", "/static/..%2faccount"]
+        {
+            for _ in 0..2 {
+                let got = get(&cache, &account, target, &[]).await;
+                assert_eq!((got.word, got.content.as_deref().map(<[u8]>::len)), ("MISS", Ok(32)), "{target}");
+                assert_eq!(got.report.not_stored, Some(NotStored::NoUse));
+            }
+        }
+        let redirect = Origin::new(|ask| {
+            let to = format!("http://h{}", String::from_utf8_lossy(&ask.target));
+            Ok(said(301, &[FRESH, ("Location", &to)], b""))
+        });
+        for target in ["/r?a", "/r?a=", "/r?A", "/r%3Fa", "/r//?a", "/R?a", "/r;x?a"] {
+            let got = get(&cache, &redirect, target, &[]).await;
+            assert_eq!((got.word, got.field("Location")), ("MISS", Some(format!("http://h{target}"))));
+        }
+        let before = redirect.count();
+        let purge = ask_full(&cache, &redirect, "PURGE", "/r?A", &[]).await.unwrap();
+        assert_eq!((purge.word, redirect.count()), ("BYPASS", before + 1));
+
+        let store = Arc::new(memory_store());
+        let tenant = |name: &str| {
+            let keys = KeyRules { partition: name.into(), ..KeyRules::default() };
+            Cache::new(store.clone(), Config { keys, ..Config::default() }, Default::default())
+        };
+        let origin = Origin::always(said(200, &[FRESH], b"x"));
+        let (a, b) = (tenant("a"), tenant("b"));
+        get(&a, &origin, "/", &[]).await;
+        assert_eq!(get(&b, &origin, "/", &[]).await.word, "MISS");
+        assert_eq!(get(&a, &origin, "/", &[]).await.word, "HIT");
+    });
+}
+
+/// 9111-5.2.1.5-02, 9111-5.2.2.5-01b, 9111-5.2.2.5-02: no-store leaves no copy, on disk or elsewhere.
+#[test]
+fn no_store_leaves_nothing() {
+    let root = std::env::temp_dir().join(format!("eleven-no-store-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&root);
+    simulate(async {
+        let disk = crate::disk::Disk::open(&root, crate::disk::Limits::default()).unwrap();
+        let cache = cache_with(
+            Store::Tiered(Tiered::new(Memory::new(MemoryLimits::default()), disk)),
+            Config::default(),
+        );
+        let secret = vec![b's'; 100_000];
+        let refusing = Origin::always(said(200, &[("Cache-Control", "no-store, max-age=60")], &secret));
+        let allowing = Origin::always(said(200, &[FRESH], &secret));
+        for (origin, request) in [(&refusing, &[][..]), (&allowing, &[("Cache-Control", "no-store")])] {
+            for _ in 0..2 {
+                assert_eq!(get(&cache, origin, "/", request).await.word, "MISS");
+            }
+        }
+        assert_eq!(cache.usage(), Usage::default());
+        let files = std::fs::read_dir(&root).unwrap().flatten().filter(|entry| entry.path().is_dir());
+        assert_eq!(files.flat_map(|directory| std::fs::read_dir(directory.path()).unwrap()).count(), 0);
+    });
+    let _ = std::fs::remove_dir_all(&root);
 }

@@ -226,7 +226,8 @@ mod tests {
         Freshness::of(&response, &directives, policy, NOW, NOW)
     }
 
-    /// 9111-4.2.1-R1, 9111-4.2.1-R2, 9111-5.3-01, 9111-5.3-02, 9111-5.3-03, C27, C28.
+    /// 9111-4.2.1-R1, 9111-4.2.1-R2, 9111-5.3-01, 9111-5.3-02, 9111-5.3-03, C27, C28; 9111-4.2-02: HTTP dates
+    /// and this clock both count whole seconds, so nothing is rounded.
     #[test]
     fn explicit_lifetimes() {
         let (date, later, past) = (at(0), at(3600), at(-7200));

@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(decide(&with_cookie, &careful), Err(NotStored::Cookies));
     }
 
-    /// 9111-3-01f, 9111-3.5-01, 9111-5.2.1.5-01, C10.
+    /// 9111-3-01f, 9111-3.5-01, 9111-5.2.1.5-01, 9111-5.2.2.9-01, C10.
     #[test]
     fn requests() {
         let auth = ("Authorization", "Basic x");

@@ -201,6 +201,7 @@ fn content(body: Body, status: Status) -> Content {
         Body::Empty if status.never_has_content() => Content::Empty,
         Body::Empty => Content::Bytes(Bytes::new()),
         Body::Described(length) => Content::Described(length),
+        Body::Pieces(pieces) => Content::Parts(pieces.into_iter().map(Part::Bytes).collect()),
         Body::Reader(mut reader) => {
             if let Some(whole) = reader.take_whole() {
                 return Content::Bytes(whole);
