@@ -4,6 +4,7 @@ mod certificates;
 mod cli;
 mod command;
 mod config;
+mod logging;
 mod signals;
 
 use clap::Parser;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    logging::start();
     match command::run(cli) {
         Ok(code) => code,
         Err(failure) => {
