@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::process::Command;
 use support::{Folder, Server};
 
@@ -47,23 +48,82 @@ fn folder() -> Folder {
     folder
 }
 
-/// Runs one command in the folder; what it writes, its fields in any case, without CR.
-fn run(folder: &Folder, command: &str, server: Option<&Server>) -> String {
-    let eleven = env!("CARGO_BIN_EXE_eleven");
-    let mut command = match command.strip_prefix("eleven ") {
-        Some(rest) => format!("{eleven} {rest} 2>&1"),
-        None => command.to_owned(),
-    };
-    if let Some(server) = server {
-        command = command.replace("127.0.0.1:8080", &server.address.to_string());
-    }
-    let out = Command::new("sh")
-        .arg("-c")
-        .arg(&command)
+/// What `eleven …` writes in the folder.
+fn eleven(folder: &Folder, arguments: &str) -> String {
+    let out = Command::new(env!("CARGO_BIN_EXE_eleven"))
+        .args(arguments.split(' '))
         .current_dir(folder.path())
         .output()
-        .expect("sh can be run");
-    String::from_utf8(out.stdout).expect("text").replace('\r', "")
+        .expect("the binary can be started");
+    String::from_utf8([out.stdout, out.stderr].concat()).expect("text")
+}
+
+/// Words of a command line: separated by spaces, which quotes keep together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().expect("there is always one").push(c),
+        }
+    }
+    words
+}
+
+/// What curl would write for these arguments: as much of curl as the guide uses, so that the test needs no curl.
+fn curl(folder: &Folder, line: &str, server: &Server) -> String {
+    let (mut method, mut fields, mut urls) = ("GET".to_owned(), String::new(), Vec::new());
+    let (mut head, mut content) = (false, Vec::new());
+    let mut words = words(line).into_iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().expect("the option has a value");
+        match &*word {
+            "-s" => {}
+            "-si" => head = true,
+            "-sI" => (head, method) = (true, "HEAD".into()),
+            "-X" => method = value(),
+            "-H" => fields.push_str(&format!("{}\r\n", value())),
+            "-u" => {
+                let pair = value();
+                let (user, password) = pair.split_once(':').expect("user:password");
+                let credentials = eleven_semantics::auth::basic::encode(user.as_bytes(), password.as_bytes());
+                let credentials = String::from_utf8(credentials.expect("plain names")).expect("ASCII");
+                fields.push_str(&format!("Authorization: {credentials}\r\n"));
+            }
+            "-T" => {
+                method = "PUT".into();
+                content = std::fs::read(folder.path().join(value())).expect("a file of the guide");
+                fields.push_str(&format!("Content-Length: {}\r\n", content.len()));
+            }
+            option if option.starts_with('-') => panic!("the test does not know curl's {option}"),
+            url => urls.push(url.to_owned()),
+        }
+    }
+    if !fields.contains("Host: ") {
+        fields.push_str("Host: 127.0.0.1:8080\r\n");
+    }
+    if !fields.contains("Accept: ") {
+        fields.push_str("Accept: */*\r\n");
+    }
+    let mut said = String::new();
+    for url in urls {
+        let target = url.strip_prefix("http://127.0.0.1:8080").expect("the guide asks its own server");
+        let mut stream = server.connect();
+        let request = format!("{method} {target} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the request can be sent");
+        stream.write_all(&content).expect("the content can be sent");
+        let mut wire = String::new();
+        stream.read_to_string(&mut wire).expect("a response");
+        let (response_head, body) = wire.split_once("\r\n\r\n").expect("a head");
+        if head {
+            said.push_str(&response_head.replace('\r', ""));
+            said.push_str("\n\n");
+        }
+        said.push_str(body);
+    }
+    said
 }
 
 #[test]
@@ -75,7 +135,7 @@ fn every_snippet_of_the_guide_does_what_it_says() {
         match block {
             Block::Config { text, broken } => {
                 folder.write("eleven.toml", &text);
-                let checked = run(&folder, "eleven check eleven.toml", None);
+                let checked = eleven(&folder, "check eleven.toml");
                 assert_eq!(checked.contains("ok, "), !broken, "{text}\n{checked}");
                 config = text;
                 configs += 1;
@@ -89,7 +149,10 @@ fn every_snippet_of_the_guide_does_what_it_says() {
                     if command.starts_with("eleven ") {
                         folder.write("eleven.toml", &config);
                     }
-                    let said = run(&folder, command, server.as_ref());
+                    let said = match (command.strip_prefix("curl "), &server) {
+                        (Some(arguments), Some(server)) => curl(&folder, arguments, server),
+                        _ => eleven(&folder, command.strip_prefix("eleven ").expect("curl or eleven")),
+                    };
                     let mut rest = &said[..];
                     for line in expected.lines() {
                         // Fields may come in any order; everything else comes in the one shown.

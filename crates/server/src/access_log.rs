@@ -31,7 +31,7 @@ const WAITING_BYTES_EAGER: usize = 64 << 10;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// How long a flush or the end of the process waits for an output that does not move.
-pub const STUCK_OUTPUT: Duration = Duration::from_secs(2);
+pub const STUCK_OUTPUT: Duration = Duration::from_secs(5);
 
 /// How often the writer looks whether its file was renamed away.
 const RENAME_CHECK: Duration = Duration::from_secs(1);

@@ -80,12 +80,12 @@ pub struct Job {
 static VERIFICATIONS: AtomicUsize = AtomicUsize::new(0);
 
 /// One of the [`VERIFICATIONS_MAX`].
-struct Slot;
+struct Slot(&'static AtomicUsize);
 
 impl Slot {
-    fn take() -> Option<Slot> {
-        let taken = VERIFICATIONS.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot;
+    fn take(taken_of: &'static AtomicUsize) -> Option<Slot> {
+        let taken = taken_of.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot(taken_of);
         // Too many: the slot is given back by being dropped.
         (taken < VERIFICATIONS_MAX).then_some(slot)
     }
@@ -93,7 +93,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        VERIFICATIONS.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -122,6 +122,8 @@ struct BasicState {
     remembered: Cache<[u8; 32], ()>,
     /// Nobody who reads our memory dump should get at passwords by trying them on a plain hash.
     key: [u8; 32],
+    /// Passwords being hashed: one count for the process, and one for each test that fills it.
+    verifications: &'static AtomicUsize,
 }
 
 /// A password file, read anew when it changes.
@@ -143,10 +145,25 @@ impl Basic {
         path: Option<PathBuf>,
         key: [u8; 32],
     ) -> Result<Basic, InvalidPasswordFile> {
+        Basic::counted(realm, fixed, path, key, &VERIFICATIONS)
+    }
+
+    fn counted(
+        realm: &str,
+        fixed: PasswordFile,
+        path: Option<PathBuf>,
+        key: [u8; 32],
+        verifications: &'static AtomicUsize,
+    ) -> Result<Basic, InvalidPasswordFile> {
         let mut watched =
             Watched { users: Arc::default(), fixed, file: path.map(|path| (path, None)), looked_s: i64::MIN };
         watched.read()?;
-        let state = BasicState { users: Mutex::new(watched), remembered: Cache::new(REMEMBERED_MAX), key };
+        let state = BasicState {
+            users: Mutex::new(watched),
+            remembered: Cache::new(REMEMBERED_MAX),
+            key,
+            verifications,
+        };
         Ok(Basic { realm: realm.into(), state: Arc::new(state) })
     }
 
@@ -169,7 +186,7 @@ impl Basic {
         if known && self.state.remembered.get(&token).is_some() {
             return Judgement::Settled(Ok(user.into()));
         }
-        match Slot::take() {
+        match Slot::take(self.state.verifications) {
             Some(slot) => Judgement::Hash(Job {
                 basic: self.state.clone(),
                 user,
