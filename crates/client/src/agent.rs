@@ -9,6 +9,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::error::{Cause, Failure, Phase, RetrySafety};
 use crate::exchange::Connection;
 use crate::jar::Jar;
+use crate::pipeline;
 use crate::pool::{Pool, PoolLimits, Pooled};
 use crate::proxies::Proxies;
 use crate::transfer::{Content, Deadlines, Exchange, HeadKind};
@@ -371,17 +372,7 @@ impl Agent {
     /// # Errors
     /// Why there is no final response.
     pub async fn send(&self, ask: Ask) -> Result<Response, Failure> {
-        let mut journey = Journey {
-            first: ask.uri.clone(),
-            chain: Chain::new(self.options.redirects_max, self.options.downgrade),
-            ask,
-            hops: Vec::new(),
-            authorization: None,
-            answered: false,
-            referer: None,
-            retries: 0,
-            generation: 0,
-        };
+        let mut journey = Journey::new(ask, &self.options);
         let limit = self.options.total_timeout_ms;
         if limit == u64::MAX {
             return self.travel(&mut journey).await;
@@ -568,6 +559,56 @@ impl Agent {
         Ok((exchange, kind == HeadKind::Switched))
     }
 
+    /// Sends several requests ahead of their answers, on a connection of the pool that was seen to persist. All of
+    /// them must be GET to one origin. Redirections, challenges and retries are the caller's: what comes back is
+    /// what each request got, in order, and what got nothing.
+    ///
+    /// `None` if no connection is fit: an ordinary request first makes one.
+    ///
+    /// # Errors
+    /// If there is no connection at all.
+    pub async fn pipelined(
+        &self,
+        asks: Vec<Ask>,
+        depth: usize,
+        sink: &mut dyn pipeline::Sink,
+    ) -> Result<Option<pipeline::Ended>, Failure> {
+        let Some(first) = asks.first().map(|ask| ask.uri.clone()) else { return Ok(None) };
+        let route = self.route(&first);
+        let mut prepared = Vec::with_capacity(asks.len());
+        for ask in asks {
+            if !ask.uri.same_origin(&first) || ask.method != Method::Get {
+                let text = "only GET to one origin can be pipelined".to_owned();
+                return Err(Failure::new(Phase::Prepare, Cause::Unusable(text)));
+            }
+            let journey = Journey::new(ask, &self.options);
+            let fields = self.fields(&journey, &route)?;
+            let absolute = matches!(route.via, Via::Proxy(_)).then(|| journey.ask.uri.without_fragment());
+            let target = absolute.unwrap_or_else(|| journey.ask.uri.path_and_query().to_owned());
+            prepared.push((target, journey.ask.uri.authority(), fields));
+        }
+        let mut pooled = self
+            .pool
+            .checkout(&route.key, || async { Ok(self.connector.open(&first, &route).await?.0) })
+            .await?;
+        if !pipeline::is_fit(&pooled) {
+            pooled.release();
+            return Ok(None);
+        }
+        pooled.set_read_bytes(64 * 1024);
+        let requests: Vec<Request<'_>> = prepared
+            .iter()
+            .map(|(target, authority, fields)| {
+                Request::new(&Method::Get, target.as_bytes(), authority.as_bytes(), fields)
+            })
+            .collect();
+        let ended = pipeline::run(&mut pooled, &requests, depth, self.options.deadlines, sink).await;
+        if ended.failure.is_none() {
+            pooled.release();
+        }
+        Ok(Some(ended))
+    }
+
     fn route(&self, uri: &Uri) -> Route {
         connector::route(uri, self.options.unix_socket.as_ref(), self.proxies.select(uri))
     }
@@ -694,6 +735,20 @@ impl std::fmt::Debug for Agent {
 }
 
 impl Journey {
+    fn new(ask: Ask, options: &Options) -> Journey {
+        Journey {
+            first: ask.uri.clone(),
+            chain: Chain::new(options.redirects_max, options.downgrade),
+            ask,
+            hops: Vec::new(),
+            authorization: None,
+            answered: false,
+            referer: None,
+            retries: 0,
+            generation: 0,
+        }
+    }
+
     /// Makes the content ready to be sent again. [`Agent::converse`] keeps a second one where there can be one.
     fn renew_content(&self) -> Result<(), Failure> {
         if matches!(self.ask.content, Content::None)

@@ -255,8 +255,10 @@ impl Download {
     async fn persist(&mut self) -> Result<(), Failure> {
         self.prepare()?;
         let mut fruitless = 0;
+        // Octets that came a second time are no progress: a server that always breaks at the same place is not
+        // asked for ever.
+        let mut most = self.shared.plan.borrow().done().total();
         loop {
-            let before = self.shared.received.get();
             let failure = match self.attempt().await {
                 Ok(Attempt::Complete) => return Ok(()),
                 Ok(Attempt::Restart) if self.restarts < 3 => {
@@ -270,7 +272,9 @@ impl Download {
                 Err((failure, retry_after)) => (failure, retry_after),
             };
             let (failure, retry_after) = failure;
-            fruitless = if self.shared.received.get() > before { 0 } else { fruitless + 1 };
+            let here = self.shared.plan.borrow().done().total();
+            fruitless = if here > most { 0 } else { fruitless + 1 };
+            most = most.max(here);
             if !failure.is_transient() || fruitless > self.shared.options.retries_max {
                 return Err(failure);
             }

@@ -220,6 +220,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cause == Cause::Cancelled {
+            return f.write_str("interrupted");
+        }
         let doing = match self.phase {
             Phase::Prepare => "cannot start",
             Phase::Resolve => "cannot resolve",

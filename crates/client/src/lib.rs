@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod jar;
 pub mod journal;
 pub mod partial;
+pub mod pipeline;
 pub mod pool;
 pub mod progress;
 pub mod proxies;

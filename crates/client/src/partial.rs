@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, mpsc};
 use tokio::sync::oneshot;
 
 const PART_SUFFIX: &str = ".eleven-part";
@@ -48,6 +48,74 @@ pub struct Partial {
     journal: Option<Arc<File>>,
     journal_bytes: u64,
     syncing: Option<oneshot::Receiver<io::Result<()>>>,
+    /// Nothing was ever written to it.
+    is_empty: bool,
+    /// There was a journal before this run.
+    resumed: bool,
+}
+
+/// A part whose content is complete, to be given its name.
+struct Commit {
+    root: Arc<Root>,
+    file: Arc<File>,
+    from: String,
+    to: String,
+    existing: Existing,
+    reply: oneshot::Sender<Result<(), OpenError>>,
+}
+
+/// Files committed together at most.
+const BATCH_MAX: usize = 256;
+
+/// The thread that commits. What waits while it works is committed together: the disk's journal is written once
+/// for all of them, and each directory is synced once. Content is synced before its name is given, and the name
+/// before anybody is told.
+fn committer() -> &'static mpsc::Sender<Commit> {
+    static COMMITTER: OnceLock<mpsc::Sender<Commit>> = OnceLock::new();
+    COMMITTER.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel::<Commit>();
+        std::thread::spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let mut batch = vec![first];
+                batch.extend(receiver.try_iter().take(BATCH_MAX - 1));
+                commit_all(batch);
+            }
+        });
+        sender
+    })
+}
+
+fn commit_all(batch: Vec<Commit>) {
+    let mut renamed: Vec<(Commit, Result<(), OpenError>)> = batch
+        .into_iter()
+        .map(|commit| {
+            let result = commit.file.sync_all().map_err(OpenError::Io).and_then(|()| {
+                let (from, to) = (commit.from.as_bytes(), commit.to.as_bytes());
+                commit.root.rename(&commit.file, from, to, commit.existing, Durability::Unsynced)
+            });
+            (commit, result)
+        })
+        .collect();
+    let mut roots: Vec<Arc<Root>> = Vec::new();
+    for (commit, _) in &renamed {
+        if !roots.iter().any(|root| Arc::ptr_eq(root, &commit.root)) {
+            roots.push(Arc::clone(&commit.root));
+        }
+    }
+    for root in roots {
+        if let Err(error) = root.sync() {
+            for (commit, result) in &mut renamed {
+                if result.is_ok() && Arc::ptr_eq(&root, &commit.root) {
+                    *result = Err(OpenError::Io(io::Error::new(error.kind(), error.to_string())));
+                }
+            }
+        }
+    }
+    for (commit, result) in renamed {
+        let Commit { file, reply, .. } = commit;
+        drop(file);
+        let _ = reply.send(result);
+    }
 }
 
 fn file_failure(what: &Path, error: &io::Error) -> Failure {
@@ -148,6 +216,8 @@ impl Partial {
             journal: None,
             journal_bytes: 0,
             syncing: None,
+            is_empty: opened.meta.size == 0,
+            resumed: resume || opened.meta.size > 0,
         };
         let read = if resume && opened.meta.size > 0 { partial.read_journal()? } else { None };
         match &read {
@@ -198,6 +268,9 @@ impl Partial {
     fn truncate(&mut self) -> Result<(), Failure> {
         self.remove_journal();
         let path = self.path(PART_SUFFIX);
+        if std::mem::replace(&mut self.is_empty, false) {
+            return Ok(()); // as it was made
+        }
         self.file.set_len(0).map_err(|error| file_failure(&path, &error))
     }
 
@@ -334,19 +407,25 @@ impl Partial {
     pub async fn commit(mut self, overwrite: Overwrite) -> Result<PathBuf, Failure> {
         self.settle().await?;
         let existing = if overwrite == Overwrite::Replace { Existing::Replace } else { Existing::Keep };
-        let (root, file) = (Arc::clone(&self.directory.root), Arc::clone(&self.file));
-        let (from, to) = (format!("{}{PART_SUFFIX}", self.name), self.name.clone());
-        let renamed = tokio::task::spawn_blocking(move || {
-            root.rename(&file, from.as_bytes(), to.as_bytes(), existing, Durability::Synced)
-        })
-        .await;
         let path = self.final_path();
-        match renamed {
+        let (reply, renamed) = oneshot::channel();
+        let request = Commit {
+            root: Arc::clone(&self.directory.root),
+            file: Arc::clone(&self.file),
+            from: format!("{}{PART_SUFFIX}", self.name),
+            to: self.name.clone(),
+            existing,
+            reply,
+        };
+        if committer().send(request).is_err() {
+            return Err(file_failure(&path, &io::Error::other("nobody commits files any more")));
+        }
+        match renamed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(open_failure(&path, error)),
             Err(error) => return Err(file_failure(&path, &io::Error::other(error))),
         }
-        if self.journal.is_some() || self.subject.is_some() {
+        if self.journal.is_some() || self.resumed {
             self.remove_journal();
         }
         Ok(path)

@@ -310,6 +310,16 @@ impl Root {
         Ok(())
     }
 
+    /// Makes the names in the directory itself survive a power cut. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn sync(&self) -> io::Result<()> {
+        // What was opened with O_PATH cannot be synced.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(fs::fsync(fs::openat(&self.directory, c".", flags, Mode::empty())?)?)
+    }
+
     /// Creates a directory.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod body;
 mod exit;
 mod har;
+mod many;
 mod options;
 mod print;
 mod save;
@@ -51,7 +52,8 @@ async fn go(options: Rc<Get>, setup: Rc<Setup>, show: Rc<Show>) -> ExitCode {
     let failures: Rc<RefCell<Vec<(usize, Failure)>>> = Rc::default();
     let mut running = tokio::task::JoinSet::new();
     let saving = options.saves();
-    for (index, uri) in setup.uris.iter().cloned().enumerate() {
+    let done = many::pipelined(&options, &setup, &show, &cancel).await;
+    for (index, uri) in setup.uris.iter().cloned().enumerate().filter(|(index, _)| !done.contains(index)) {
         // What goes to standard output goes there one after the other.
         if !saving {
             let result = one(&options, &setup, &show, uri, &cancel).await;

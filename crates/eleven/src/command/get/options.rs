@@ -31,7 +31,7 @@ pub struct Get {
     #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true, help_heading = "Saving")]
     pub output_dir: PathBuf,
     /// Go on with what an earlier run left.
-    #[arg(short, long = "continue", help_heading = "Saving")]
+    #[arg(short = 'c', long = "continue", help_heading = "Saving")]
     pub resume: bool,
     /// Replace a file that exists.
     #[arg(long, conflicts_with = "rename", help_heading = "Saving")]
@@ -52,6 +52,10 @@ pub struct Get {
     /// Files at a time.
     #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Speed")]
     pub parallel: usize,
+    /// Send so many requests ahead of their answers on one connection, where many small files come from one
+    /// origin.
+    #[arg(long, value_name = "DEPTH", value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Speed")]
+    pub pipeline: Option<u8>,
     /// Octets per second at most; with K, M or G.
     #[arg(long, value_name = "RATE", value_parser = bytes, help_heading = "Speed")]
     pub limit_rate: Option<Bytes>,

@@ -92,7 +92,7 @@ impl<'a> Printer<'a> {
             let Err(failure) = self.attempt(&uri).await else { break };
             fruitless = if self.position > before { 0 } else { fruitless + 1 };
             // Once something was printed, only a part of the same file can follow.
-            let resumable = self.written == 0
+            let resumable = self.position == 0
                 || (!self.options.compressed
                     && self.subject.as_ref().is_some_and(|subject| subject.if_range().is_some()));
             let again = failure.is_transient()

@@ -31,7 +31,7 @@ pub async fn save(
     if setup.method == Method::Head {
         return Err(unusable("-I fetches only a head: there is nothing to save"));
     }
-    let (directory, naming) = place(options)?;
+    let (directory, naming) = place(options, setup)?;
     let mut uris = vec![uri.clone()];
     uris.extend(setup.mirrors.iter().cloned());
     // What is not idempotent is not repeated, split or resumed.
@@ -76,10 +76,10 @@ pub async fn save(
     Ok(())
 }
 
-fn place(options: &Get) -> Result<(Directory, Naming), Failure> {
+fn place(options: &Get, setup: &Setup) -> Result<(Directory, Naming), Failure> {
     let Some(path) = &options.output else {
         let naming = Naming::Remote { disposition: options.remote_name };
-        return Ok((Directory::open(&options.output_dir)?, naming));
+        return Ok((setup.directory(options)?, naming));
     };
     let path = if path.is_absolute() { path.clone() } else { options.output_dir.join(path) };
     let name = path

@@ -9,6 +9,7 @@ use eleven_client::agent::{Agent, Ask, Listener, Options as AgentOptions};
 use eleven_client::connector::Connector;
 use eleven_client::credentials::{Credentials, Netrc, Secret};
 use eleven_client::jar::Jar;
+use eleven_client::partial::Directory;
 use eleven_client::pool::PoolLimits;
 use eleven_client::proxies::{Proxies, Proxy};
 use eleven_client::transfer::Deadlines;
@@ -21,7 +22,7 @@ use eleven_net::tls_config::{ClientSettings, Identity, Trust};
 use eleven_semantics::redirect::Downgrade;
 use eleven_semantics::uri::{Uri, Userinfo};
 use eleven_semantics::{Fields, Known, Method, Version};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -41,6 +42,7 @@ pub struct Setup {
     body: Body,
     version: Version,
     har: Option<Rc<RefCell<Har>>>,
+    directory: OnceCell<Directory>,
 }
 
 /// A wish that cannot be met.
@@ -114,6 +116,7 @@ impl Setup {
             body,
             version: if options.http10 { Version::Http10 } else { Version::Http11 },
             har,
+            directory: OnceCell::new(),
         };
         setup.agent.listen(setup.listener(show));
         Ok(setup)
@@ -139,6 +142,18 @@ impl Setup {
         (ask.content, ask.length) = self.body.content();
         ask.expect_continue = self.body.expects_continue;
         ask
+    }
+
+    /// The directory files go to, opened once.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn directory(&self, options: &Get) -> Result<Directory, Failure> {
+        if let Some(directory) = self.directory.get() {
+            return Ok(directory.clone());
+        }
+        let directory = Directory::open(&options.output_dir)?;
+        Ok(self.directory.get_or_init(|| directory).clone())
     }
 
     /// What is done at the end: cookies and the record are saved.
