@@ -8,6 +8,9 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "eleven", version, about, arg_required_else_help = true, propagate_version = true)]
 pub struct Cli {
+    /// How much to tell on standard error: error, warn, info, debug, or per module [default: warn, or ELEVEN_LOG].
+    #[arg(long, global = true, value_name = "LEVEL", hide_short_help = true)]
+    pub log: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -12,7 +12,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    logging::start();
+    if let Err(failure) = logging::start(cli.log.as_deref()) {
+        eprintln!("eleven: {failure}");
+        return ExitCode::from(2);
+    }
     match command::run(cli) {
         Ok(code) => code,
         Err(failure) => {

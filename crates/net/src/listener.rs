@@ -1,6 +1,7 @@
 //! Listening sockets: addresses as users write them, sockets bound with clear errors, and an accept loop that
 //! survives running out of descriptors (fault D41).
 
+use crate::descriptors::is_exhausted;
 use crate::ledger::{Ledger, Refused, Slot};
 use crate::stream::{PeerAddr, Stream};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -302,23 +303,6 @@ impl Listener {
             }
         }
     }
-}
-
-/// Descriptors or memory ran out (faults D41, D42).
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    Errno::from_io_error(error)
-        .is_some_and(|e| matches!(e, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
-}
-
-/// Raises the limit of open files to what the system allows; the limit then.
-pub fn raise_open_files() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

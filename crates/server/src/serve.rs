@@ -7,8 +7,9 @@ use crate::service::Service;
 use crate::session;
 use crate::worker::{Settings, Worker, busy_response};
 use arc_swap::ArcSwap;
+use eleven_net::descriptors::{limit, raise_limit};
 use eleven_net::ledger::{Caps, Ledger, Refused};
-use eleven_net::listener::{BindError, Bound, ListenAddr, bind, raise_open_files};
+use eleven_net::listener::{BindError, Bound, ListenAddr, bind};
 use eleven_net::tls_config::ServerConfig;
 use eleven_net::{PeerAddr, Stream};
 use std::io;
@@ -124,7 +125,13 @@ pub fn start(options: Options) -> Result<Running, StartError> {
 }
 
 fn caps(options: &Options, workers: usize) -> Caps {
-    let open_files = raise_open_files();
+    let open_files = match raise_limit() {
+        Ok(limit) => limit.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+            limit().unwrap_or(1024)
+        }
+    };
     let available =
         usize::try_from(open_files.saturating_sub(DESCRIPTORS_RESERVED).max(16)).unwrap_or(usize::MAX);
     let all = match options.connections_max {
