@@ -329,10 +329,11 @@ impl Gateway {
             let isolation = xxhash_rust::xxh3::xxh3_64(header);
             key = Rc::new(Key { isolation, ..(*key).clone() });
         }
-        let open = || self.open(server, header.as_deref());
+        // Boxed where it is rare: every request carries the memory of this future, and few open a connection.
+        let open = || Box::pin(self.open(server, header.as_deref()));
         let checkout = async {
             if fresh {
-                self.pool.checkout_fresh(&key, open).await
+                Box::pin(self.pool.checkout_fresh(&key, open)).await
             } else {
                 self.pool.checkout(&key, open).await
             }

@@ -256,10 +256,10 @@ impl OpenProxy {
                 expect_continue: expects && matches!(upload, super::Upload::Pipe(_)),
                 ..Outgoing::new(&request.head.method, &target, b"", &request.head.fields)
             };
-            let open = || self.open(&key);
+            let open = || Box::pin(self.open(&key));
             let checkout = async {
                 if fresh {
-                    self.pool.checkout_fresh(&key, open).await
+                    Box::pin(self.pool.checkout_fresh(&key, open)).await
                 } else {
                     self.pool.checkout(&key, open).await
                 }

@@ -44,6 +44,11 @@ impl Long<'_> {
         if self.end_of_input || self.input.len() - self.at >= kept_max {
             return Ok(false);
         }
+        // Asked first: room for input is not made, and zeroed, at every turn of a slow handler.
+        match self.session.stream.poll_read_ready(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(ready) => ready?,
+        }
         if self.at > 0 {
             self.input.drain(..self.at);
             self.at = 0;
