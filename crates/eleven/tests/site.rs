@@ -518,3 +518,48 @@ fn many_sites_and_routes() {
         }
     }
 }
+
+/// `proxy.cache`: the second answer comes from the store, also after a reload, and a route without it asks each time.
+#[test]
+fn a_cache_on_a_route_stays_over_a_reload() {
+    let folder = folder();
+    folder.write("origin/page.txt", "stored\n");
+    let origin = Server::configured(
+        &folder,
+        "[log]\naccess = \"origin.log\"\n[[site]]\nroot = \"origin\"\ncache_control = \"max-age=1000\"\n",
+    );
+    let url = format!("http://{}", origin.address);
+    let config = format!(
+        "cache = {{ x_cache = true }}\n[log]\naccess = \"off\"\n[[site]]\n\
+         [[site.route]]\nproxy = {{ upstream = \"{url}\", cache = true }}\n\
+         [[site.route]]\npath = \"/direct\"\nstrip_prefix = true\nproxy = {{ upstream = \"{url}\" }}\n"
+    );
+    let server = Server::configured(&folder, &config);
+    let get = |path: &str| ask(&server, &format!("GET {path} HTTP/1.1\nHost: a.test"));
+    let verdict = |path: &str| {
+        let response = get(path);
+        assert_eq!((response.status, &*response.text()), (200, "stored\n"), "{path}");
+        response.field("X-Cache").unwrap_or_default().to_owned()
+    };
+    // Two workers share one store.
+    assert!(verdict("/page.txt").contains("MISS"));
+    // It is stored when its last octet is, which may be a moment after the client has it.
+    let started = std::time::Instant::now();
+    while !verdict("/page.txt").contains("HIT") {
+        assert!(started.elapsed() < support::WATCHDOG, "nothing is stored");
+    }
+    for _ in 0..4 {
+        assert!(verdict("/page.txt").contains("HIT"));
+    }
+    assert_eq!(verdict("/direct/page.txt"), "");
+    let config = format!("{config}[[site.route]]\npath = \"/new\"\nfixed = {{ text = \"new\\n\" }}\n");
+    folder.write("eleven.toml", format!("{config}\n[[listener]]\naddress = \"127.0.0.1:0\"\n"));
+    server.signal("HUP");
+    let started = std::time::Instant::now();
+    // Each worker takes the new plan for itself.
+    while (0..8).any(|_| get("/new").text() != "new\n") {
+        assert!(started.elapsed() < support::WATCHDOG, "the reload is not seen");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(verdict("/page.txt").contains("HIT"), "the store stays");
+}

@@ -48,6 +48,8 @@ pub struct Plan {
     pub access_log: Option<AccessLogPlan>,
     /// The Server field of responses; empty for none.
     pub server_field: Box<str>,
+    /// The store of routes with a cache.
+    pub cache: Option<CachePlan>,
     /// Which site answers for a name.
     pub names: SiteMap<Arc<Site>>,
     /// Every site, as written.
@@ -79,6 +81,21 @@ pub struct AccessLogPlan {
     pub path: Option<PathBuf>,
     /// The format.
     pub format: access_log::Format,
+}
+
+/// The store of stored responses, shared by all routes that use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachePlan {
+    /// Octets in memory.
+    pub memory_bytes_max: u64,
+    /// A directory to store in as well, and octets in it.
+    pub directory: Option<(PathBuf, u64)>,
+    /// Store nothing in which a cookie is involved, unless it is marked public.
+    pub careful_with_cookies: bool,
+    /// Our name in Cache-Status, if that is sent.
+    pub cache_status: Option<Box<str>>,
+    /// Send X-Cache.
+    pub x_cache: bool,
 }
 
 /// A site.
@@ -168,8 +185,8 @@ pub enum HandlerPlan {
     Fixed(FixedPlan),
     /// The diagnostic origin server.
     Echo,
-    /// Other servers. Routes to the same group share one plan.
-    Gateway(Arc<GatewayPlan>),
+    /// Other servers, with or without the cache in front. Routes to the same group share one plan.
+    Gateway(Arc<GatewayPlan>, bool),
     /// The servers that requests name.
     Forward(Arc<OpenPlan>),
     /// A Python application.
@@ -186,7 +203,7 @@ impl HandlerPlan {
             HandlerPlan::Redirect(..) => "redirect",
             HandlerPlan::Fixed(_) => "fixed",
             HandlerPlan::Echo => "echo",
-            HandlerPlan::Gateway(_) => "proxy",
+            HandlerPlan::Gateway(..) => "proxy",
             HandlerPlan::Forward(_) => "forward",
             HandlerPlan::Application(_) => "application",
             HandlerPlan::FastCgi(..) => "fastcgi",
@@ -198,7 +215,7 @@ impl HandlerPlan {
         match self {
             HandlerPlan::Files(_) | HandlerPlan::Redirect(..) => true,
             HandlerPlan::Fixed(fixed) => fixed.content.is_empty(),
-            HandlerPlan::Echo | HandlerPlan::Gateway(_) | HandlerPlan::Forward(_) => false,
+            HandlerPlan::Echo | HandlerPlan::Gateway(..) | HandlerPlan::Forward(_) => false,
             HandlerPlan::Application(_) | HandlerPlan::FastCgi(..) => false,
         }
     }

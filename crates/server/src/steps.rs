@@ -13,7 +13,8 @@ use crate::before::redirect::{Place, Template};
 use crate::files::{Files, FilesOptions};
 use crate::fixed::{Fixed, Redirect};
 use crate::handler::{Handled, Handler};
-use crate::plan::{HandlerPlan, Plan, Policy, Route, Site};
+use crate::plan::{CachePlan, HandlerPlan, Plan, Policy, Route, Site};
+use crate::proxy::caching::{Caching, CachingPlan};
 use crate::proxy::open::OpenProxy;
 use crate::proxy::{Gateway, GatewayPlan};
 use crate::request::{ContentReader, Request, RequestContent};
@@ -21,9 +22,15 @@ use crate::response::{Content, Response};
 use crate::route::{Match, Routed};
 use crate::service::Service;
 use crate::worker::Worker;
+use eleven_cache::Cache;
+use eleven_cache::disk::{self, Disk};
+use eleven_cache::memory::{self, Memory};
+use eleven_cache::store::Store;
+use eleven_cache::tiered::Tiered;
 use eleven_net::clock;
 use eleven_net::file::Root;
 use eleven_net::pipe::{Next, Reason, pipe};
+use eleven_semantics::caching::Cookies;
 use eleven_semantics::target::{InvalidPath, push_encoded_path};
 use eleven_semantics::{Fields, Known, Method, Status, Version};
 use std::future::poll_fn;
@@ -44,6 +51,8 @@ pub struct Prepared {
     files: Vec<Option<Files>>,
     /// What applications need, by route.
     applications: Vec<Option<PreparedApplication>>,
+    /// The store, and what it was made by.
+    cache: Option<(CachePlan, CachingPlan)>,
 }
 
 /// An application that runs, or whose directory is open.
@@ -65,6 +74,9 @@ pub enum PrepareError {
     /// An application does not start; its worker has said why.
     #[error("the application {0:?} does not start")]
     DoesNotStart(String),
+    /// The directory of the cache cannot be used.
+    #[error("the cache in {0} cannot be used: {1}")]
+    Cache(PathBuf, String),
 }
 
 /// What is known of a route besides its plan.
@@ -112,11 +124,11 @@ fn applications(plan: &Plan) -> Result<Vec<Option<PreparedApplication>>, Prepare
 }
 
 impl Prepared {
-    /// Opens what the plan names.
+    /// Opens what the plan names. What was stored under the plan before stays, if the store is the same one.
     ///
     /// # Errors
     /// At the first thing that cannot be opened.
-    pub fn new(plan: Plan) -> Result<Prepared, PrepareError> {
+    pub fn new(plan: Plan, before: Option<&Prepared>) -> Result<Prepared, PrepareError> {
         let mut files = Vec::new();
         for (condition, route) in plan.sites.iter().flat_map(|site| site.routes.iter()) {
             if files.len() <= route.index {
@@ -128,8 +140,15 @@ impl Prepared {
                 files[route.index] = Some(Files::new(root, &mount(condition, route), tree.options.clone()));
             }
         }
+        let kept = before.and_then(|before| before.cache.clone());
+        let kept = kept.filter(|(made_by, _)| plan.cache.as_ref() == Some(made_by));
+        let cache = match (&plan.cache, kept) {
+            (_, Some(kept)) => Some(kept),
+            (Some(wanted), None) => Some((wanted.clone(), open_cache(wanted)?)),
+            (None, None) => None,
+        };
         let applications = applications(&plan)?;
-        Ok(Prepared { plan: Arc::new(plan), files, applications })
+        Ok(Prepared { plan: Arc::new(plan), files, applications, cache })
     }
 
     /// The plan.
@@ -170,11 +189,14 @@ impl Prepared {
             }),
             HandlerPlan::Fixed(fixed) => Handler::Fixed(Fixed(fixed.clone())),
             HandlerPlan::Echo => Handler::Echo(crate::echo::Echo),
-            HandlerPlan::Gateway(plan) => {
+            HandlerPlan::Gateway(plan, cached) => {
                 let known = gateways.iter().find(|(other, _)| Arc::ptr_eq(other, plan));
                 let gateway = known.map_or_else(|| Gateway::start(plan.clone()), |(_, known)| known.clone());
                 gateways.push((plan.clone(), gateway.clone()));
-                Handler::Gateway(gateway)
+                match self.cache.as_ref().filter(|_| *cached) {
+                    Some((_, cache)) => Handler::Caching(Caching::new(gateway, cache.clone())),
+                    None => Handler::Gateway(gateway),
+                }
             }
             HandlerPlan::Forward(plan) => Handler::Forward(OpenProxy::start(plan.clone())),
             HandlerPlan::Application(_) | HandlerPlan::FastCgi(..) => {
@@ -187,6 +209,33 @@ impl Prepared {
             }
         })
     }
+}
+
+/// Opens a store.
+fn open_cache(plan: &CachePlan) -> Result<CachingPlan, PrepareError> {
+    let bytes_max = plan.memory_bytes_max;
+    let usual = memory::Limits::default();
+    let object_bytes_max = usual.object_bytes_max.min(bytes_max / 4);
+    let memory = Memory::new(memory::Limits { bytes_max, object_bytes_max, ..usual });
+    let store = match &plan.directory {
+        None => Store::Memory(memory),
+        Some((directory, bytes_max)) => {
+            let usual = disk::Limits::default();
+            let object_bytes_max = usual.object_bytes_max.min(bytes_max / 2);
+            let limits = disk::Limits { bytes_max: *bytes_max, object_bytes_max, ..usual };
+            let disk = Disk::open(directory, limits)
+                .map_err(|error| PrepareError::Cache(directory.clone(), error.to_string()))?;
+            Store::Tiered(Tiered::new(memory, disk))
+        }
+    };
+    let cookies = if plan.careful_with_cookies { Cookies::Careful } else { Cookies::PerRfc };
+    let policy = Arc::new(eleven_semantics::caching::Policy { cookies, ..Default::default() });
+    let config = eleven_cache::Config { policy, ..Default::default() };
+    Ok(CachingPlan {
+        cache: Cache::new(Arc::new(store), config, Default::default()),
+        cache_status: plan.cache_status.clone(),
+        x_cache: plan.x_cache,
+    })
 }
 
 /// A worker's way through a plan.

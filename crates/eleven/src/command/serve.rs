@@ -33,12 +33,13 @@ pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
 
 /// `eleven serve --config FILE`. A configuration with a mistake starts nothing.
 fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
-    let prepared = match load(file) {
-        Ok(prepared) => prepared,
+    let prepared = match load(file, None) {
+        Ok(prepared) => Arc::new(prepared),
         Err(Refused::Said(code)) => return Ok(code),
         Err(Refused::Failure(failure)) => return Err(failure),
     };
     let plan = prepared.plan().clone();
+    let mut current = prepared.clone();
     let mut certificates = Certificates::of(&listen.tls)?;
     let tls = certificates.as_ref().and_then(Certificates::slot);
     let mut endpoints = Vec::new();
@@ -72,7 +73,9 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     for address in running.addresses() {
         eprintln!("Serving {} on {address}", file.display());
     }
-    signals::until_stopped_or_hung_up(running, certificates, |running| reload(file, &plan, running))?;
+    signals::until_stopped_or_hung_up(running, certificates, |running| {
+        reload(file, &plan, &mut current, running);
+    })?;
     eleven_server::apps::stop_all();
     Ok(ExitCode::SUCCESS)
 }
@@ -85,7 +88,7 @@ enum Refused {
 }
 
 /// Reads a configuration, says what is wrong with it, and prepares it.
-fn load(file: &Path) -> Result<Prepared, Refused> {
+fn load(file: &Path, before: Option<&Prepared>) -> Result<Prepared, Refused> {
     let (text, loaded) = super::check::open(file).map_err(Refused::Said)?;
     if !loaded.report.is_empty() {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -94,13 +97,13 @@ fn load(file: &Path) -> Result<Prepared, Refused> {
     if loaded.report.has_errors() {
         return Err(Refused::Said(ExitCode::from(1)));
     }
-    Prepared::new(loaded.plan).map_err(|error| Refused::Failure(error.into()))
+    Prepared::new(loaded.plan, before).map_err(|error| Refused::Failure(error.into()))
 }
 
 /// Puts the configuration as it is now in place of the one in force. A wrong one changes nothing.
-fn reload(file: &Path, started: &Plan, running: &Running) {
-    let prepared = match load(file) {
-        Ok(prepared) => prepared,
+fn reload(file: &Path, started: &Plan, before: &mut Arc<Prepared>, running: &Running) {
+    let prepared = match load(file, Some(before)) {
+        Ok(prepared) => Arc::new(prepared),
         Err(Refused::Said(_)) => {
             eprintln!("eleven: the configuration stays as it was");
             return;
@@ -117,6 +120,7 @@ fn reload(file: &Path, started: &Plan, running: &Running) {
     if addresses(&plan) != addresses(started) || plan.workers != started.workers {
         eprintln!("eleven: listeners and workers change with the next start; everything else changes now");
     }
+    *before = prepared.clone();
     running.replace(plan.settings.clone(), Arc::new(move || prepared.service()));
     eprintln!("eleven: {} read anew", file.display());
 }

@@ -95,6 +95,12 @@ pub static ROOT: Section = section(
         key("server_field", ANY_TEXT, Is("\"\""), "The Server field of responses. Empty: none."),
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
+        key(
+            "cache",
+            Kind::Section(&CACHE),
+            Absent("nothing is stored"),
+            "Where routes with `proxy.cache` store responses (RFC 9111).",
+        ),
     ],
 );
 
@@ -257,6 +263,25 @@ pub static LOG: Section = section(
             Is("\"combined\""),
             "How a line looks. In a template: `{client}`, `{user}`, `{time}`, `{request}`, `{status}`, `{content_bytes}`, `{duration_us}`, `{closed}`, `{refused}`, `{request.Name}`, `{response.Name}` and more; a wrong word is answered with the list of all.",
         ),
+    ],
+);
+
+/// `[cache]`
+pub static CACHE: Section = section(
+    "cache",
+    "A shared cache in memory and, with a directory, on disk. Scheme, host and port are part of every key, so sites never see each other's responses. It stays over a reload, the directory over a restart.",
+    &[
+        key("memory_bytes_max", bytes(MIB, 1 << 40), Is("\"256MiB\""), "Memory for stored responses."),
+        key("directory", DIRECTORY, Absent("in memory only"), "Store in this directory as well."),
+        key("directory_bytes_max", bytes(MIB, 1 << 50), Is("\"10GiB\""), "Octets in the directory."),
+        key(
+            "careful_with_cookies",
+            Kind::Bool,
+            Is("false"),
+            "Store nothing in which a cookie is involved, unless it is marked `public`.",
+        ),
+        key("cache_status", Kind::Bool, Is("false"), "Say in Cache-Status what the cache did (RFC 9211)."),
+        key("x_cache", Kind::Bool, Is("false"), "The same in one word: X-Cache."),
     ],
 );
 
@@ -613,12 +638,20 @@ pub static ECHO: Section = section("site.route.echo", "The diagnostic origin ser
 pub static PROXY: Section = section(
     "site.route.proxy",
     "Passes requests on. Fields of the connection stay here, trailers and interim responses go through, WebSockets work without more being said.",
-    &[key(
-        "upstream",
-        Kind::Text("the name of an `[[upstream]]`, or the URL of a server"),
-        Required,
-        "Where to.",
-    )],
+    &[
+        key(
+            "upstream",
+            Kind::Text("the name of an `[[upstream]]`, or the URL of a server"),
+            Required,
+            "Where to.",
+        ),
+        key(
+            "cache",
+            Kind::Bool,
+            Is("false"),
+            "Store responses and answer with them, as RFC 9111 allows. Needs a `[cache]`.",
+        ),
+    ],
 );
 
 /// `app = {…}`

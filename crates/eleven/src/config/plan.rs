@@ -47,6 +47,7 @@ pub fn build(root: &Table, directory: &Path, report: &mut Report) -> Plan {
         trusted: TrustedProxies::default(),
         listeners: Vec::new(),
         upstreams: Vec::new(),
+        has_cache: false,
     };
     builder.plan(root)
 }
@@ -61,6 +62,7 @@ struct Builder<'a> {
     trusted: TrustedProxies,
     listeners: Vec<ListenAddr>,
     upstreams: Vec<proxy::Upstream>,
+    has_cache: bool,
 }
 
 /// Longest file of passwords, error pages or templates that is read.
@@ -102,6 +104,8 @@ impl Builder<'_> {
         let limits = root.section("limits");
         let limit = |name: &str| limits.map_or(0, |limits| limits.number(name));
         self.content_bytes_max = limit("content_bytes_max");
+        let cache = root.section("cache").map(|cache| self.cache(cache));
+        self.has_cache = cache.is_some();
         let (names, sites) = self.sites(root);
         // The session cuts at the highest; what is lower is cut where the route is known.
         let of_routes =
@@ -115,6 +119,7 @@ impl Builder<'_> {
             connections_per_address_max: limit("connections_per_address_max") as u32,
             trusted_proxies,
             access_log,
+            cache,
             server_field,
             names,
             sites,
