@@ -346,7 +346,6 @@ impl Content {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "a refusal is moved once")]
 fn submit(
     pool: &Pool,
     receiver: &Rc<Receiver>,
