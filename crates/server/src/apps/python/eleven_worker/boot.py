@@ -74,7 +74,7 @@ def own_frames_removed(error):
         if not (name.startswith(here) or name.startswith("<frozen importlib") or "importlib" in name):
             break
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    return "".join(traceback.format_exception(type(error), error, frames))
 
 
 def main():
