@@ -981,7 +981,11 @@ async fn keep(shared: Rc<Shared>, can_split: bool) {
     let (mut synced_at, mut synced_bytes) = (clock::now(), shared.received.get());
     let mut told = u64::MAX;
     loop {
-        let wanted = ramp.wanted(shared.received.get(), clock::now(), most);
+        let left = {
+            let plan = shared.plan.borrow();
+            plan.length() - plan.done().total()
+        };
+        let wanted = ramp.wanted(shared.received.get(), left, clock::now(), most);
         while shared.active.get() < wanted && !shared.saturated.get() && shared.plan.borrow().has_work() {
             shared.active.set(shared.active.get() + 1);
             let mirror = shared.active.get() - 1;
@@ -1014,44 +1018,62 @@ async fn keep(shared: Rc<Shared>, can_split: bool) {
     }
 }
 
-/// How many connections to use: doubled while that makes it clearly faster.
+/// How many connections to use, where that is for us to find out. Doubled step by step up to [`Ramp::FREELY`] as long
+/// as there is work for more than a moment: what a limit per connection costs is more than what idle ones do.
+/// Beyond that only if it has become clearly faster.
 struct Ramp {
     auto: bool,
     current: usize,
     settled: bool,
-    since: Option<tokio::time::Instant>,
-    bytes: u64,
-    best: f64,
+    begun: Option<(tokio::time::Instant, u64)>,
+    /// Octets per second of the first connection alone.
+    alone: f64,
+    /// When the present number began to work, and what was here then.
+    since: Option<(tokio::time::Instant, u64)>,
 }
 
 impl Ramp {
-    /// A measurement takes so long; the start of a connection is not in it.
-    const WINDOW: Duration = Duration::from_millis(400);
+    /// Connections that are tried without proof.
+    const FREELY: usize = 8;
+    /// How long one step lasts at least.
+    const STEP: Duration = Duration::from_millis(100);
+    /// How long the proof is measured.
+    const PROOF: Duration = Duration::from_millis(600);
+    /// With less than this left, a new connection would come too late.
+    const WORTHWHILE_S: f64 = 1.0;
 
     fn new(auto: bool) -> Ramp {
-        Ramp { auto, current: 1, settled: false, since: None, bytes: 0, best: 0.0 }
+        Ramp { auto, current: 1, settled: false, begun: None, alone: 0.0, since: None }
     }
 
-    fn wanted(&mut self, received: u64, now: tokio::time::Instant, most: usize) -> usize {
+    /// The number wanted, with `received` octets in this run, `left` to come, and at most `most` allowed.
+    fn wanted(&mut self, received: u64, left: u64, now: tokio::time::Instant, most: usize) -> usize {
         if !self.auto {
             return most;
         }
-        let Some(since) = self.since else {
-            (self.since, self.bytes) = (Some(now), received);
+        let begun = *self.begun.get_or_insert((now, received));
+        let since = *self.since.get_or_insert((now, received));
+        let step = if self.current < Ramp::FREELY { Ramp::STEP } else { Ramp::PROOF };
+        let took = now.saturating_duration_since(since.0);
+        if self.settled || took < step || self.current >= most {
             return self.current.min(most);
+        }
+        let speed = |from: (tokio::time::Instant, u64)| {
+            (received - from.1) as f64 / now.saturating_duration_since(from.0).as_secs_f64().max(0.001)
         };
-        let took = now.saturating_duration_since(since);
-        if self.settled || took < Ramp::WINDOW {
+        if self.current == 1 {
+            self.alone = speed(begun);
+        }
+        let lasts = left as f64 / speed(begun).max(1.0);
+        if lasts < Ramp::WORTHWHILE_S {
             return self.current.min(most);
         }
-        let speed = (received - self.bytes) as f64 / took.as_secs_f64();
-        if speed > self.best * 1.2 && self.current < most {
-            self.best = speed;
-            self.current = (self.current * 2).min(most);
-        } else {
+        if self.current >= Ramp::FREELY && speed(since) < self.alone * 1.5 {
             self.settled = true;
+            return self.current.min(most);
         }
-        (self.since, self.bytes) = (Some(now), received);
+        self.current *= 2;
+        self.since = Some((now, received));
         self.current.min(most)
     }
 }

@@ -670,3 +670,25 @@ async fn decoded_downloads() {
         assert_eq!(asked, decode, "{what}");
     }
 }
+
+/// `--segments auto` uses the whole line, and leaves a fast one alone.
+#[tokio::test(start_paused = true)]
+async fn the_ramp_rises_where_it_helps() {
+    // Octets per second by number of connections, octets altogether; the number it comes to.
+    for (what, speed, total, expected) in [
+        ("limited per connection", (|n| n as f64 * 1e6) as fn(usize) -> f64, 100e6, 16),
+        ("a full line", |_| 10e6, 100e6, 8),
+        ("done in a moment", |_| 1e9, 500e6, 1),
+        ("a stalled start", |n| if n == 1 { 0.0 } else { 1e6 }, 20e6, 16),
+    ] {
+        let mut ramp = Ramp::new(true);
+        let (mut received, mut wanted) = (0.0, 1);
+        while received < total {
+            wanted = ramp.wanted(received as u64, (total - received) as u64, clock::now(), 16);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            received += speed(wanted) * 0.1;
+        }
+        assert_eq!(wanted, expected, "{what}");
+    }
+    assert_eq!(Ramp::new(false).wanted(0, 1, clock::now(), 4), 4);
+}
