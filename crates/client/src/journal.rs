@@ -59,6 +59,8 @@ pub struct Journal {
     pub subject: Subject,
     /// The octets on disk.
     pub done: RangeSet,
+    /// How much of the text was sound: later records are appended there.
+    pub sound_bytes: u64,
 }
 
 /// Why a journal cannot be used. The download then begins again.
@@ -117,16 +119,25 @@ pub fn read(text: &[u8]) -> Result<Journal, Unusable> {
     if text.len() > JOURNAL_BYTES_MAX {
         return Err(Unusable::TooLong);
     }
-    let mut records = text.split_inclusive(|&b| b == b'\n').map_while(read_line);
-    match records.next() {
+    let mut sound_bytes = 0u64;
+    let mut records = text.split_inclusive(|&b| b == b'\n').map_while(|line| {
+        let record = read_line(line)?;
+        Some((record, line.len() as u64))
+    });
+    let mut next = || {
+        let (record, length) = records.next()?;
+        sound_bytes += length;
+        Some(record)
+    };
+    match next() {
         Some(Record::Eleven(VERSION)) => {}
         Some(Record::Eleven(other)) => return Err(Unusable::Version(other)),
         _ => return Err(Unusable::NotAJournal),
     }
-    let Some(Record::Subject(subject)) = records.next() else { return Err(Unusable::NotAJournal) };
+    let Some(Record::Subject(subject)) = next() else { return Err(Unusable::NotAJournal) };
     let mut done = RangeSet::new();
-    for record in records {
-        let Record::Done(ranges) = record else { break };
+    // A record of another kind here is nothing this program wrote; what follows it is not trusted either.
+    while let Some(Record::Done(ranges)) = next() {
         if ranges.len() > RANGES_MAX {
             break;
         }
@@ -136,7 +147,7 @@ pub fn read(text: &[u8]) -> Result<Journal, Unusable> {
         }
         done = set;
     }
-    Ok(Journal { subject, done })
+    Ok(Journal { subject, done, sound_bytes })
 }
 
 fn read_line(line: &[u8]) -> Option<Record> {
@@ -178,10 +189,13 @@ mod tests {
     #[test]
     fn written_and_read() {
         let journal = read(sample().as_bytes()).unwrap();
-        assert_eq!(journal, Journal { subject: subject(), done: set(&[(0, 300), (500, 600)]) });
+        let sound_bytes = sample().len() as u64;
+        assert_eq!(journal, Journal { subject: subject(), done: set(&[(0, 300), (500, 600)]), sound_bytes });
+        let torn = format!("{}0123", sample());
+        assert_eq!(read(torn.as_bytes()).unwrap(), journal, "a torn end is not built upon");
         assert_eq!(journal.subject.if_range(), Some("\"v1\""));
         let resumed = begin(&journal.subject, &journal.done);
-        assert_eq!(read(resumed.as_bytes()).unwrap(), journal);
+        assert_eq!(read(resumed.as_bytes()).unwrap().done, journal.done);
         let dated = Subject { etag: None, last_modified: Some("Sun".into()), ..subject() };
         assert_eq!(dated.if_range(), Some("Sun"));
     }

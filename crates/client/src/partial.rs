@@ -226,6 +226,7 @@ impl Partial {
                 let here = opened.meta.size;
                 let sound = journal.done.ranges().iter().all(|&(_, end)| end <= here);
                 if !sound {
+                    partial.truncate()?;
                     return Ok((partial, Some(Err(journal::Unusable::NotAJournal))));
                 }
                 partial.subject = Some(journal.subject.clone());
@@ -251,7 +252,14 @@ impl Partial {
             .take(journal::JOURNAL_BYTES_MAX as u64 + 1)
             .read_to_end(&mut text)
             .map_err(|error| file_failure(&path, &error))?;
-        Ok(Some(journal::read(&text)))
+        let read = journal::read(&text);
+        if let Ok(journal) = &read {
+            // Taken up where it is sound: at no moment is there less of it than there was.
+            self.journal_bytes = journal.sound_bytes;
+            opened.file.set_len(self.journal_bytes).map_err(|error| file_failure(&path, &error))?;
+            self.journal = Some(Arc::new(opened.file));
+        }
+        Ok(Some(read))
     }
 
     /// Begins anew: nothing of what is here counts any more.

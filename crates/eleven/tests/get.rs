@@ -381,8 +381,8 @@ fn interrupted_and_continued() {
     let mut child = eleven().args(arguments).spawn().unwrap();
     let part = place.0.join("f.eleven-part");
     wait_for("content", || std::fs::metadata(&part).is_ok_and(|meta| meta.len() > 300_000), &mut child);
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(place.names(), ["f.eleven-journal", "f.eleven-part"]);
     *hold.lock().unwrap() = false;
