@@ -12,7 +12,7 @@ use eleven_net::memory::{Link, MemoryStream, duplex};
 use eleven_net::{PeerAddr, Stream};
 use eleven_testkit::reader::{Framing, Reader, Response};
 use eleven_testkit::rng::{Rng, each_seed};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::Cursor;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -288,4 +288,139 @@ fn broken_links_cut_and_never_corrupt() {
             }
         }
     });
+}
+
+/// A session on one end of a link without faults, in paused time; what `client` does at the other end.
+fn with_session<F, R>(client: impl FnOnce(MemoryStream, Rc<Ledger>) -> F + 'static) -> R
+where
+    F: Future<Output = R> + 'static,
+    R: 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(Default::default())
+        .unwrap();
+    runtime.block_on(async move {
+        let ledger = Ledger::new(Caps { connections_max: 10, connections_per_address_max: 0 });
+        let service = Rc::new(Service::single(Handler::Echo(Echo)));
+        let worker = Worker::new(service, Settings::default(), ledger.clone(), None);
+        ledger.sweep();
+        let sweeper = ledger.clone();
+        tokio::task::spawn_local(async move { sweeper.keep_sweeping().await });
+        let (ours, theirs) = duplex(1, Link::default(), Link::default());
+        let slot = ledger.enter(None).unwrap();
+        let stream = Stream::Memory(Box::new(theirs));
+        let served = tokio::task::spawn_local(serve(stream, PeerAddr::Memory, 80, slot, worker));
+        let result = client(ours, ledger).await;
+        tokio::time::timeout(Duration::from_secs(600), served).await.expect("the session hangs").unwrap();
+        result
+    })
+}
+
+/// Sends `octets` one by one, so long apart, until the server has had enough; what it said, and how long it took.
+async fn drip(stream: MemoryStream, octets: Vec<u8>, apart: Duration) -> (Vec<u8>, Duration) {
+    let started = tokio::time::Instant::now();
+    let mut stream = Stream::Memory(Box::new(stream));
+    let mut got = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut octets = octets.into_iter();
+    loop {
+        tokio::select! {
+            read = stream.read(&mut buffer) => match read {
+                Ok(n) if n > 0 => got.extend_from_slice(&buffer[..n]),
+                _ => return (got, started.elapsed()),
+            },
+            () = tokio::time::sleep(apart) => {
+                if let Some(octet) = octets.next() {
+                    let _ = stream.write_all(&[octet]).await;
+                }
+            }
+        }
+    }
+}
+
+fn status_of(got: &[u8]) -> Response {
+    let mut reader = Reader::new(Cursor::new(got.to_vec()));
+    let response = reader.response("GET").unwrap();
+    reader.end().unwrap();
+    response
+}
+
+/// 9112-9.5-01; fault D01: a head that drips in is answered 408 after its deadline, however often an octet comes.
+#[test]
+fn a_head_that_drips_gets_408() {
+    for apart_ms in [400, 5_000] {
+        let (got, took) =
+            with_session(move |stream, _| drip(stream, vec![b'A'; 1000], Duration::from_millis(apart_ms)));
+        let response = status_of(&got);
+        assert_eq!(response.status, 408, "{apart_ms}");
+        assert!(response.says_close());
+        assert!(took < Duration::from_secs(32), "{took:?}");
+    }
+}
+
+/// 9112-6.3-08; fault D03: content that drips in is answered 408, and the connection ends.
+#[test]
+fn content_that_drips_gets_408() {
+    let (got, took) = with_session(|stream, _| {
+        let mut octets = b"POST / HTTP/1.1\r\nHost: sim\r\nContent-Length: 1000000\r\n\r\n".to_vec();
+        let head = octets.len();
+        octets.extend(vec![b'x'; 1000]);
+        async move {
+            let mut stream = Stream::Memory(Box::new(stream));
+            stream.write_all(&octets[..head]).await.unwrap();
+            let Stream::Memory(memory) = stream else { unreachable!("made above") };
+            drip(*memory, octets[head..].to_vec(), Duration::from_secs(1)).await
+        }
+    });
+    let response = status_of(&got);
+    assert_eq!(response.status, 408);
+    assert!(response.says_close());
+    assert!(took < Duration::from_secs(120), "{took:?}");
+}
+
+/// Fault D04: a reader that does not read what it asked for loses its connection, and the server its burden.
+#[test]
+fn a_reader_that_does_not_read_is_let_go() {
+    let took = with_session(|stream, ledger| async move {
+        let started = tokio::time::Instant::now();
+        let mut stream = Stream::Memory(Box::new(stream));
+        stream.write_all(b"GET /bytes/50000000 HTTP/1.1\r\nHost: sim\r\n\r\n").await.unwrap();
+        ledger.emptied().await;
+        started.elapsed()
+    });
+    assert!(took < Duration::from_secs(90), "{took:?}");
+}
+
+/// Fault D05: a connection that asks for nothing is closed without a word.
+#[test]
+fn a_connection_that_says_nothing_is_closed_in_silence() {
+    let (got, took) = with_session(|stream, _| drip(stream, Vec::new(), Duration::from_secs(1)));
+    assert!(got.is_empty());
+    assert!(took >= Duration::from_secs(60) && took < Duration::from_secs(65), "{took:?}");
+}
+
+/// 9112-9.6-01; fault F31: a stop lets the exchange finish, says close, and ends the connection; an idle one ends
+/// at once.
+#[test]
+fn a_stop_finishes_what_runs() {
+    let (got, took) = with_session(|stream, ledger| async move {
+        let mut stream = Stream::Memory(Box::new(stream));
+        stream.write_all(b"GET /delay/5 HTTP/1.1\r\nHost: sim\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ledger.stop();
+        let Stream::Memory(memory) = stream else { unreachable!("made above") };
+        drip(*memory, Vec::new(), Duration::from_secs(1)).await
+    });
+    let response = status_of(&got);
+    assert_eq!((response.status, response.text().as_str()), (200, "waited 5000 ms\n"));
+    assert!(response.says_close());
+    assert!(took < Duration::from_secs(7), "{took:?}");
+    let (got, took) = with_session(|stream, ledger| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ledger.stop();
+        drip(stream, Vec::new(), Duration::from_secs(1)).await
+    });
+    assert!(got.is_empty() && took < Duration::from_secs(3), "{took:?}");
 }
