@@ -67,6 +67,9 @@ struct Commit {
 /// Files committed together at most.
 const BATCH_MAX: usize = 256;
 
+/// Files synced at a time.
+const SYNCS_MAX: usize = 8;
+
 /// The thread that commits. What waits while it works is committed together: the disk's journal is written once
 /// for all of them, and each directory is synced once. Content is synced before its name is given, and the name
 /// before anybody is told.
@@ -85,11 +88,36 @@ fn committer() -> &'static mpsc::Sender<Commit> {
     })
 }
 
+/// Syncs the content of all of them, several at a time: file systems make one journal write of syncs that wait
+/// together.
+fn sync_all(batch: &[Commit]) -> Vec<io::Result<()>> {
+    let sync = |commit: &Commit| commit.file.sync_all();
+    if batch.len() == 1 {
+        return batch.iter().map(sync).collect();
+    }
+    let share = batch.len().div_ceil(SYNCS_MAX);
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = batch
+            .chunks(share)
+            .map(|share| (share.len(), scope.spawn(move || share.iter().map(sync).collect::<Vec<_>>())))
+            .collect();
+        let lost = || io::Error::other("a sync was lost");
+        shares
+            .into_iter()
+            .flat_map(|(count, share)| {
+                share.join().unwrap_or_else(|_| (0..count).map(|_| Err(lost())).collect())
+            })
+            .collect()
+    })
+}
+
 fn commit_all(batch: Vec<Commit>) {
+    let synced = sync_all(&batch);
     let mut renamed: Vec<(Commit, Result<(), OpenError>)> = batch
         .into_iter()
-        .map(|commit| {
-            let result = commit.file.sync_all().map_err(OpenError::Io).and_then(|()| {
+        .zip(synced)
+        .map(|(commit, synced)| {
+            let result = synced.map_err(OpenError::Io).and_then(|()| {
                 let (from, to) = (commit.from.as_bytes(), commit.to.as_bytes());
                 commit.root.rename(&commit.file, from, to, commit.existing, Durability::Unsynced)
             });
