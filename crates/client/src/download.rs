@@ -1018,32 +1018,24 @@ async fn keep(shared: Rc<Shared>, can_split: bool) {
     }
 }
 
-/// How many connections to use, where that is for us to find out. Doubled step by step up to [`Ramp::FREELY`] as long
-/// as there is work for more than a moment: what a limit per connection costs is more than what idle ones do.
-/// Beyond that only if it has become clearly faster.
+/// How many connections to use, where that is for us to find out: doubled step by step as long as there is work for
+/// more than a moment. A full line loses nothing by it, a limit per connection is overcome by it. (The speed of
+/// one is no proof: servers that limit begin with a burst.)
 struct Ramp {
     auto: bool,
     current: usize,
-    settled: bool,
     begun: Option<(tokio::time::Instant, u64)>,
-    /// Octets per second of the first connection alone.
-    alone: f64,
-    /// When the present number began to work, and what was here then.
-    since: Option<(tokio::time::Instant, u64)>,
+    stepped: Option<tokio::time::Instant>,
 }
 
 impl Ramp {
-    /// Connections that are tried without proof.
-    const FREELY: usize = 8;
     /// How long one step lasts at least.
     const STEP: Duration = Duration::from_millis(100);
-    /// How long the proof is measured.
-    const PROOF: Duration = Duration::from_millis(600);
     /// With less than this left, a new connection would come too late.
     const WORTHWHILE_S: f64 = 1.0;
 
     fn new(auto: bool) -> Ramp {
-        Ramp { auto, current: 1, settled: false, begun: None, alone: 0.0, since: None }
+        Ramp { auto, current: 1, begun: None, stepped: None }
     }
 
     /// The number wanted, with `received` octets in this run, `left` to come, and at most `most` allowed.
@@ -1052,28 +1044,15 @@ impl Ramp {
             return most;
         }
         let begun = *self.begun.get_or_insert((now, received));
-        let since = *self.since.get_or_insert((now, received));
-        let step = if self.current < Ramp::FREELY { Ramp::STEP } else { Ramp::PROOF };
-        let took = now.saturating_duration_since(since.0);
-        if self.settled || took < step || self.current >= most {
-            return self.current.min(most);
+        let stepped = *self.stepped.get_or_insert(now);
+        if now.saturating_duration_since(stepped) >= Ramp::STEP && self.current < most {
+            let took = now.saturating_duration_since(begun.0).as_secs_f64();
+            let speed = (received - begun.1) as f64 / took;
+            if left as f64 > speed * Ramp::WORTHWHILE_S {
+                self.current *= 2;
+                self.stepped = Some(now);
+            }
         }
-        let speed = |from: (tokio::time::Instant, u64)| {
-            (received - from.1) as f64 / now.saturating_duration_since(from.0).as_secs_f64().max(0.001)
-        };
-        if self.current == 1 {
-            self.alone = speed(begun);
-        }
-        let lasts = left as f64 / speed(begun).max(1.0);
-        if lasts < Ramp::WORTHWHILE_S {
-            return self.current.min(most);
-        }
-        if self.current >= Ramp::FREELY && speed(since) < self.alone * 1.5 {
-            self.settled = true;
-            return self.current.min(most);
-        }
-        self.current *= 2;
-        self.since = Some((now, received));
         self.current.min(most)
     }
 }

@@ -677,7 +677,7 @@ async fn the_ramp_rises_where_it_helps() {
     // Octets per second by number of connections, octets altogether; the number it comes to.
     for (what, speed, total, expected) in [
         ("limited per connection", (|n| n as f64 * 1e6) as fn(usize) -> f64, 100e6, 16),
-        ("a full line", |_| 10e6, 100e6, 8),
+        ("a full line", |_| 10e6, 100e6, 16),
         ("done in a moment", |_| 1e9, 500e6, 1),
         ("a stalled start", |n| if n == 1 { 0.0 } else { 1e6 }, 20e6, 16),
     ] {
