@@ -1,6 +1,7 @@
 //! Listening sockets: addresses as users write them, sockets bound with clear errors, and an accept loop that
 //! survives running out of descriptors (fault D41).
 
+use crate::clock;
 use crate::descriptors::is_exhausted;
 use crate::ledger::{Ledger, Refused, Slot};
 use crate::stream::{PeerAddr, Stream};
@@ -15,6 +16,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 /// Connections the kernel holds for us (fault D09).
 const BACKLOG: i32 = 4096;
+/// How often a lack of descriptors is said.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 /// How long accepting pauses when descriptors ran out and no connection leaves.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -277,6 +280,7 @@ impl Listener {
         serve: impl Fn(Stream, PeerAddr, Slot),
         refuse: impl Fn(Stream, Refused),
     ) {
+        let mut said = None;
         loop {
             match self.accept().await {
                 Ok((stream, peer)) => {
@@ -290,7 +294,12 @@ impl Listener {
                     }
                 }
                 Err(error) if is_exhausted(&error) => {
-                    tracing::warn!(%error, "cannot accept connections for now");
+                    // Said once in a while: this is when there is no time for writing logs (fault D38).
+                    let now = clock::now();
+                    if said.is_none_or(|at| now.duration_since(at) >= SAID_EVERY) {
+                        said = Some(now);
+                        tracing::warn!(%error, "cannot accept connections for now");
+                    }
                     // Whoever is idle makes room; as soon as one has left, go on.
                     ledger.evict();
                     tokio::select! {
