@@ -328,9 +328,8 @@ def main():
     try:
         OPTIONS.python = os.path.abspath(prepare(OPTIONS.venv, PACKAGES))
     except subprocess.CalledProcessError as error:
-        # Without the package index there is nothing to test with.
-        print("SKIPPED: the applications cannot be installed: %s" % error)
-        return
+        # Without the package index there is nothing to test with; nothing is skipped silently.
+        sys.exit("the applications cannot be installed: %s" % error)
     unittest.main(argv=[sys.argv[0], *rest], warnings="ignore")
 
 
