@@ -192,6 +192,11 @@ fn unwritable_values_are_refused() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        failure_persistence: None,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(9651),
+        ..proptest::prelude::ProptestConfig::default()
+    })]
     /// Whatever is read survives being written and read again; nothing panics.
     #[test]
     fn reading_and_writing_agree(value in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {

@@ -270,6 +270,8 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases.max(400),
         failure_persistence: None,
+        // A run says the same everywhere; PROPTEST_RNG_SEED has no say here, PROPTEST_CASES has.
+        rng_seed: proptest::test_runner::RngSeed::Fixed(9111),
         ..ProptestConfig::default()
     })]
 
