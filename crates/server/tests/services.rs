@@ -111,6 +111,7 @@ async fn demo(request: http::Request<Body>) -> http::Response<Content> {
             map.insert("x-sum", 7.into());
             http::Response::new(frames(vec![data("content"), Ok(Frame::trailers(map))]))
         }
+        "/panics" => panic!("as the test wants"),
         "/breaks" => http::Response::new(frames(vec![data("half"), Err("broken".into())])),
         "/status" => {
             let mut response = http::Response::new(full(""));
@@ -193,6 +194,20 @@ fn services() {
     assert_eq!(connection.exactly(5).unwrap(), b"54321");
     connection.end().unwrap();
     assert_eq!(ask(&mut connect(&running), "GET", "/ws", "").status, 400);
+    running.stop();
+    running.wait();
+}
+
+/// Fault F41: a panic in a handler costs its own request and nothing else, not even its connection.
+#[test]
+fn a_panic_costs_one_request() {
+    let mut running = service::serve(localhost(), Demo).unwrap();
+    let mut connection = connect(&running);
+    for _ in 0..3 {
+        let lost = ask(&mut connection, "GET", "/panics", "");
+        assert_eq!((lost.status, lost.says_close()), (500, false));
+        assert_eq!(ask(&mut connection, "GET", "/", "").text(), "hello");
+    }
     running.stop();
     running.wait();
 }
