@@ -8,6 +8,7 @@ pub mod caching;
 pub mod flow;
 pub mod health;
 pub mod open;
+pub mod sticky;
 pub mod tunnel;
 pub mod upstream;
 
@@ -36,6 +37,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use sticky::{Sticky, StickyPlan};
 use tunnel::{Tunnel, TunnelLimits};
 use upstream::{Balance, Budget, Ejection, Group, HashKey, Place, Server, ServerPlan, Shared};
 
@@ -64,6 +66,8 @@ pub struct GatewayPlan {
     pub servers: Vec<ServerPlan>,
     /// How one is chosen.
     pub balance: Balance,
+    /// The cookie that brings a client back to the server it was given, if there is to be one.
+    pub sticky: Option<StickyPlan>,
     /// When one that fails is left alone.
     pub ejection: Ejection,
     /// Active checks.
@@ -105,6 +109,7 @@ impl GatewayPlan {
         GatewayPlan {
             servers,
             balance: Balance::default(),
+            sticky: None,
             ejection: Ejection::default(),
             health: None,
             host: HostPolicy::default(),
@@ -140,6 +145,7 @@ pub struct Gateway {
     pool: Pool,
     dialer: Dialer,
     budget: Budget,
+    sticky: Option<Sticky>,
     watch: Watch,
     /// Rules for clients whose word is replaced, and for those whose word is kept.
     replace: Rc<Rules>,
@@ -167,6 +173,7 @@ impl Gateway {
             dialer: Dialer::new(resolver, plan.dial.clone()),
             pool,
             budget: Budget::new(plan.retries_per_ten),
+            sticky: plan.sticky.as_ref().map(|sticky| Sticky::new(sticky, &plan.servers)),
             watch: Watch::start(),
             replace: Rc::new(plan.rules.clone()),
             append: Rc::new(Rules { provenance: Provenance::Append(told), ..plan.rules.clone() }),
@@ -191,7 +198,14 @@ impl Gateway {
         }
         let gateway = Rc::clone(self);
         let request = request.take();
-        Handled::later(async move { gateway.ask(request).await.unwrap_or_else(|failed| *failed) })
+        Handled::later(async move {
+            let mut cookie = None;
+            let mut response = gateway.ask(request, &mut cookie).await.unwrap_or_else(|failed| *failed);
+            if let Some(cookie) = cookie {
+                stick(response.fields.to_mut(), cookie);
+            }
+            response
+        })
     }
 
     fn rules_for(&self, request: &Request) -> &Rc<Rules> {
@@ -199,11 +213,16 @@ impl Gateway {
         if trusted { &self.append } else { &self.replace }
     }
 
-    /// Asks a server.
+    /// Asks a server. `cookie` is the sticky cookie to set, if there is one to set; it is for this client and not
+    /// for a store.
     ///
     /// # Errors
     /// The response that says so, if no server answered: a cache may have something better.
-    pub async fn ask(&self, mut request: Request) -> Result<Response, Box<Response>> {
+    pub async fn ask(
+        &self,
+        mut request: Request,
+        cookie: &mut Option<Vec<u8>>,
+    ) -> Result<Response, Box<Response>> {
         let host = authority(&request);
         let rules = self.rules_for(&request);
         let offered = offered_upgrade(&request);
@@ -223,6 +242,7 @@ impl Gateway {
         self.budget.deposit();
         let interim = request.interim();
         let hash = self.hash(&request);
+        let wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(&request.head.fields));
         let length = length(&request);
         let mut upload = upload(std::mem::take(&mut request.content));
         let mut tried: Vec<usize> = Vec::new();
@@ -230,7 +250,8 @@ impl Gateway {
         let mut last: Option<Box<Failure>> = None;
         let mut fresh = false;
         loop {
-            let Some(index) = self.group.pick(hash, &tried) else {
+            let returns = wanted.filter(|&wanted| self.group.takes_back(wanted, &tried));
+            let Some(index) = returns.or_else(|| self.group.pick(hash, &tried)) else {
                 let failed = match last {
                     Some(failure) => self.failed(&failure),
                     None => self.error(ProxyError::DestinationUnavailable, None),
@@ -259,6 +280,9 @@ impl Gateway {
             let (failed, reused) = match result {
                 Ok(answered) => {
                     self.group.succeeded(index);
+                    if let Some(sticky) = self.sticky.as_ref().filter(|_| wanted != Some(index)) {
+                        *cookie = sticky.set_cookie(index, request.scheme() == Scheme::Https);
+                    }
                     return self.respond(answered, offered.as_deref());
                 }
                 Err(failed) => failed,
@@ -405,7 +429,8 @@ impl Gateway {
         let Balance::Hash(key) = &self.plan.balance else { return None };
         let hash = |bytes: &[u8]| xxhash_rust::xxh3::xxh3_64(bytes);
         match key {
-            HashKey::Address => Some(match request.peer.ip() {
+            // The client's, not that of a trusted proxy before us: all would go to one server.
+            HashKey::Address => Some(match request.client {
                 Some(std::net::IpAddr::V4(ip)) => hash(&ip.octets()),
                 Some(std::net::IpAddr::V6(ip)) => hash(&ip.octets()),
                 None => 0,
@@ -468,6 +493,13 @@ fn upload(content: RequestContent) -> Upload {
         }
         RequestContent::Pipe(reader) => Upload::Pipe(reader),
     }
+}
+
+/// Sets a sticky cookie. No store may give it to anybody else (9111-5.2.2.7-03a, 9111-5.2.2.7-04).
+fn stick(fields: &mut Fields, cookie: Vec<u8>) {
+    // Both were built by a grammar that is narrower than that of field values.
+    let _ = fields.push(Known::SetCookie, cookie);
+    let _ = fields.push(Known::CacheControl, "private=\"Set-Cookie\"");
 }
 
 /// 9110-7.6.2-02: the answer of the final recipient.

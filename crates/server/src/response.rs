@@ -61,6 +61,14 @@ impl ResponseFields {
         }
     }
 
+    /// For adding lines, without a copy of stored ones.
+    pub fn to_add(&mut self) -> &mut Fields {
+        match self {
+            ResponseFields::Stored(_, added) => added,
+            other => other.to_mut(),
+        }
+    }
+
     /// For reading; the added lines of stored fields are not seen.
     pub fn get(&self) -> &Fields {
         match self {

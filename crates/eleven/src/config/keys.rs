@@ -831,6 +831,12 @@ pub static UPSTREAM: Section = section(
         ),
         key("hash_name", ANY_TEXT, Absent("nothing is hashed"), "The field or cookie that is hashed."),
         key(
+            "sticky",
+            Kind::Section(&STICKY),
+            Absent("no cookie is set"),
+            "Brings a client back to the server it was given first, by a cookie, whatever `balance` says.",
+        ),
+        key(
             "host",
             Kind::Text("`\"keep\"`, `\"server\"`, or a host"),
             Is("\"keep\""),
@@ -907,6 +913,44 @@ pub static SERVER: Section = section(
             Kind::Choice(&[("none", "no"), ("v1", "in the text form"), ("v2", "in the binary form")]),
             Is("\"none\""),
             "Tell it the client's address before the first octet of each connection.",
+        ),
+    ],
+);
+
+/// `sticky = {…}`
+pub static STICKY: Section = section(
+    "upstream.sticky",
+    "The cookie of sticky servers. Its value is a keyed hash and tells nobody where the server is. When the server is out, another takes the client over; one with `weight = 0` keeps the clients it has and gets no others. In front of a cache, what is in the store is given out without asking any server.",
+    &[
+        key("cookie", ANY_TEXT, Is("\"route\""), "Its name."),
+        key(
+            "secure",
+            Kind::Choice(&[
+                ("auto", "if it is set over TLS"),
+                ("always", "as where a proxy before this server speaks TLS"),
+                ("never", "no"),
+            ]),
+            Is("\"auto\""),
+            "Whether browsers send it over TLS only.",
+        ),
+        key("http_only", Kind::Bool, Is("true"), "Scripts do not see it."),
+        key(
+            "same_site",
+            Kind::Choice(&[
+                ("lax", "with links from other sites"),
+                ("strict", "never with requests from other sites"),
+                ("none", "always; needs `secure`"),
+            ]),
+            Is("\"lax\""),
+            "When requests that come from other sites carry it.",
+        ),
+        key("path", Kind::Text("a path"), Is("\"/\""), "The paths it is sent with."),
+        key("max_age", time(400 * 24 * HOUR), Absent("as long as the browser runs"), "How long it is kept."),
+        key(
+            "secret",
+            Kind::Secret,
+            Absent("a new one with every start"),
+            "The key of the hash. Where it is the same, other instances understand the cookie, and this one does after a restart.",
         ),
     ],
 );

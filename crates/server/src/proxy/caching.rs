@@ -2,7 +2,7 @@
 //! gateway, and a response of its reply. Decides nothing about caching: that is in `eleven_cache` and in
 //! `eleven_semantics::caching`.
 
-use super::Gateway;
+use super::{Gateway, stick};
 use crate::handler::Handled;
 use crate::record::Notes;
 use crate::request::{Request, RequestContent};
@@ -86,12 +86,21 @@ impl Caching {
 
     async fn answer(&self, mut request: Request, site: &Site) -> Response {
         let content = std::mem::take(&mut request.content);
-        let original = Rc::new(Original { request, content: Cell::new(content) });
+        let original = Rc::new(Original { request, content: Cell::new(content), sticky: Cell::default() });
         let onward = Onward { gateway: Rc::clone(&self.gateway), original: Rc::clone(&original) };
         let target = original.request.head.target.path_and_query();
         let asked = asked(&original.request, site, &target);
-        match self.plan.cache.respond(&asked, &onward).await {
-            Ok(reply) => self.response(reply),
+        let replied = self.plan.cache.respond(&asked, &onward).await;
+        let sticky = original.sticky.take();
+        match replied {
+            Ok(reply) => {
+                let mut response = self.response(reply);
+                if let Some(cookie) = sticky {
+                    // For this client: what is in the store has none.
+                    stick(response.fields.to_add(), cookie);
+                }
+                response
+            }
             Err(Failed::Inbound(response)) => *response,
             Err(Failed::MustRevalidate(mut response)) => {
                 // 9111-5.2.2.2-03: an answer is there, and may not be used.
@@ -153,6 +162,8 @@ struct Original {
     request: Request,
     /// Its content, which goes inbound once.
     content: Cell<RequestContent>,
+    /// The sticky cookie to set.
+    sticky: Cell<Option<Vec<u8>>>,
 }
 
 /// The way inbound.
@@ -171,7 +182,9 @@ impl Inbound for Onward {
         };
         let content = if ask.with_content { self.original.content.take() } else { RequestContent::Empty };
         let request = self.original.request.derive(ask.method, target, ask.fields, content);
-        let response = self.gateway.ask(request).await?;
+        let mut cookie = None;
+        let response = self.gateway.ask(request, &mut cookie).await?;
+        self.original.sticky.set(cookie);
         let length = response.content.length();
         Ok(Answer {
             status: response.status,

@@ -12,6 +12,7 @@ use eleven_testkit::script::Stage;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+mod balance;
 mod cuts;
 mod kills;
 mod smuggling;

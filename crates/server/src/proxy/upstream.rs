@@ -254,12 +254,16 @@ impl Server {
         }
     }
 
-    fn is_healthy(&self, now: Instant) -> bool {
+    fn passes_checks(&self, now: Instant) -> bool {
         let healthy = self.shared.healthy.load(Ordering::Relaxed);
         if healthy != self.was_healthy.replace(healthy) && healthy {
             self.returned_at.set(Some(now));
         }
-        healthy && !self.shared.draining.load(Ordering::Relaxed)
+        healthy
+    }
+
+    fn is_healthy(&self, now: Instant) -> bool {
+        self.passes_checks(now) && !self.shared.draining.load(Ordering::Relaxed)
     }
 
     /// Its weight now, in hundredths: less while it starts slowly.
@@ -325,6 +329,14 @@ impl Group {
             }
         }
         None
+    }
+
+    /// Whether a client may come back to the server at this index: it is healthy and not left alone. One that is
+    /// drained, or has no weight, keeps the clients it has.
+    pub fn takes_back(&self, index: usize, tried: &[usize]) -> bool {
+        let now = clock::now();
+        let server = &self.servers[index];
+        !tried.contains(&index) && server.passes_checks(now) && !server.is_ejected(now)
     }
 
     fn choose(&self, hash: Option<u64>, now: Instant, usable: impl Fn(usize) -> bool) -> Option<usize> {

@@ -7,11 +7,13 @@ use crate::config::raw::{Span, Table, Text};
 use eleven_net::listener::ListenAddr;
 use eleven_net::proxy_protocol;
 use eleven_net::tls_config::{ClientSettings, Identity, Trust};
+use eleven_semantics::cookie::{InvalidCookie, SameSite};
 use eleven_semantics::forwarding::{Provenance, Told, Trailers, is_pseudonym};
 use eleven_semantics::uri::Uri;
 use eleven_server::plan::{CachePlan, HandlerPlan};
 use eleven_server::proxy::health::HealthPlan;
 use eleven_server::proxy::open::OpenPlan;
+use eleven_server::proxy::sticky::{Secure, StickyPlan};
 use eleven_server::proxy::upstream::{Balance, Ejection, HashKey, Place, ServerPlan};
 use eleven_server::proxy::{GatewayPlan, HostPolicy, unique_pseudonym};
 use std::ops::RangeInclusive;
@@ -80,6 +82,7 @@ impl Builder<'_> {
         };
         let mut plan = GatewayPlan::new(servers, &pseudonym);
         plan.balance = self.balance(table);
+        plan.sticky = table.section("sticky").map(|sticky| self.sticky(sticky));
         plan.host = match table.text("host").map(|text| text.text) {
             None | Some("keep") => HostPolicy::Keep,
             Some("server") => HostPolicy::Server,
@@ -165,6 +168,42 @@ impl Builder<'_> {
             },
             _ => Balance::RoundRobin,
         }
+    }
+
+    fn sticky(&mut self, table: &Table) -> StickyPlan {
+        let mut plan = StickyPlan::new(table.text("cookie").map_or("route", |text| text.text));
+        plan.secure = match table.text("secure").map(|text| text.text) {
+            Some("always") => Secure::Always,
+            Some("never") => Secure::Never,
+            _ => Secure::Auto,
+        };
+        plan.http_only = table.flag("http_only");
+        plan.same_site = match table.text("same_site").map(|text| text.text) {
+            Some("strict") => SameSite::Strict,
+            Some("none") => SameSite::None,
+            _ => SameSite::Lax,
+        };
+        plan.path = table.text("path").map_or("/", |text| text.text).into();
+        plan.max_age_s = table.optional_number("max_age").map(|ms| ms / 1000);
+        if let Some(secret) = table.text("secret") {
+            plan.secret = secret.text.as_bytes().into();
+        }
+        match plan.check() {
+            Ok(()) if plan.path.starts_with('/') => {}
+            Ok(()) | Err(InvalidCookie::Attribute | InvalidCookie::Value) => {
+                self.complain(&table.span_of("path"), format!("`{}` is no path of a cookie", plan.path));
+            }
+            Err(InvalidCookie::Name) => {
+                self.complain(&table.span_of("cookie"), format!("`{}` is no name of a cookie", plan.cookie));
+            }
+            Err(InvalidCookie::Useless) => {
+                self.error(&table.span, "no browser would keep this cookie").help(
+                    "`same_site = \"none\"` and names with `__Secure-` need `secure`, `__Host-` the path `/` too"
+                        .into(),
+                );
+            }
+        }
+        plan
     }
 
     fn health(&mut self, table: &Table) -> HealthPlan {
