@@ -17,6 +17,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Room made for reading from a worker.
 const READ_BYTES: usize = 65_536;
+/// Turns of the runtime that a connection needs from the listener to [`Receiver::workers`], generously.
+const WELCOME_TURNS: usize = 5;
 
 /// What an exchange is told.
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl Receiver {
                 let connection = self.workers.borrow_mut().remove(&worker);
                 if let Some(connection) = connection {
                     // What it sent before it died counts.
-                    let _ = self.read(worker, &connection);
+                    let _ = self.read_the_rest(worker, &connection);
                 }
                 return;
             }
@@ -176,6 +178,24 @@ impl Receiver {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads what a worker that is gone left behind. Asks the kernel and not the runtime, which may not have heard
+    /// yet that there is something.
+    fn read_the_rest(&self, worker: u32, connection: &Connection) -> io::Result<()> {
+        let mut buffer = connection.buffer.borrow_mut();
+        let mut room = vec![0; READ_BYTES];
+        loop {
+            match rustix::io::read(&connection.stream, room.as_mut_slice()) {
+                Ok(0) | Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Ok(octets) => {
+                    buffer.extend_from_slice(&room[..octets]);
+                    self.take_frames(worker, &mut buffer)?;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -284,7 +304,74 @@ async fn responses(worker: u32, connection: Rc<Connection>, receiver: Weak<Recei
 
 async fn heed(mut notices: UnboundedReceiver<Notice>, receiver: Weak<Receiver>) {
     while let Some(notice) = notices.recv().await {
+        if let Notice::WorkerGone(worker) = notice {
+            // Its connection may be on its way through `accept` and `welcome`: each sleep lets the runtime look at
+            // its sockets once.
+            for _ in 0..WELCOME_TURNS {
+                if receiver.upgrade().is_some_and(|receiver| receiver.workers.borrow().contains_key(&worker))
+                {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
         let Some(receiver) = receiver.upgrade() else { return };
         receiver.notice(notice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pool::PoolLimits;
+    use super::*;
+    use std::io::Write;
+
+    fn response(request: u32) -> Vec<u8> {
+        let mut frame = Vec::new();
+        frame.extend_from_slice(&6u32.to_le_bytes());
+        frame.extend_from_slice(&request.to_le_bytes());
+        frame.extend_from_slice(&[FrameKind::Response as u8, END | DONE]);
+        frame.extend_from_slice(&0u16.to_le_bytes());
+        frame.extend_from_slice(&6u32.to_le_bytes());
+        frame.extend_from_slice(&0i64.to_le_bytes());
+        frame.extend_from_slice(b"204 No");
+        frame
+    }
+
+    /// A worker answers and ends: its answer counts, also when the end is known before the runtime has seen the
+    /// answer.
+    #[test]
+    fn the_last_answer_of_a_worker_counts() {
+        let runtime = tokio::runtime::LocalRuntime::new().unwrap();
+        let folder = std::env::temp_dir().join(format!("eleven-receiver-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("0");
+        let _ = std::fs::remove_file(&path);
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        runtime.block_on(async {
+            let (pool, known) = (Arc::new(Pool::new(PoolLimits::default(), 1)), Arc::new(Known::new()));
+            known.admit(7, [9; 16]);
+            let receiver = Receiver::start(0, listener, pool, known).unwrap();
+            let mut worker = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            let mut hello = b"ELR1".to_vec();
+            hello.extend_from_slice(&[9; 16]);
+            hello.extend_from_slice(&7u32.to_le_bytes());
+            hello.extend_from_slice(&0u32.to_le_bytes());
+            worker.write_all(&hello).unwrap();
+            while !receiver.workers.borrow().contains_key(&7) {
+                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // Let the task that reads see that there is nothing yet.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let (ticket, inbox) = receiver.open();
+            worker.write_all(&response(ticket.request)).unwrap();
+            drop(worker);
+            receiver.notice(Notice::WorkerGone(7));
+            let event = inbox.events.borrow_mut().pop_front();
+            assert!(matches!(event, Some(Event::Frame(..))), "{event:?}");
+        });
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -79,6 +79,13 @@ impl Known {
         if self.is_broken.load(Ordering::Relaxed) { self.lock().broken.clone() } else { None }
     }
 
+    /// Lets the worker with this token connect.
+    pub(super) fn admit(&self, worker: u32, token: [u8; 16]) {
+        self.update(|state| {
+            state.tokens.insert(worker, token);
+        });
+    }
+
     pub(super) fn is_token(&self, worker: u32, token: &[u8; 16]) -> bool {
         self.lock().tokens.get(&worker) == Some(token)
     }
@@ -349,9 +356,7 @@ impl Supervisor {
             // A group of its own: Ctrl-C in the terminal is for the server.
             .process_group(0)
             .kill_on_drop(true);
-        self.known.update(|state| {
-            state.tokens.insert(number, token);
-        });
+        self.known.admit(number, token);
         let child = process.spawn()?;
         let sockets: Vec<_> = (0..=self.threads).map(|t| self.directory.socket(t)).collect();
         let message = serde_json::json!({
