@@ -66,6 +66,15 @@ pub enum Submitted {
     Closed,
 }
 
+/// Whether something of a request came while its time was not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// It did, or the request has no limit.
+    InTime,
+    /// The limit was over first.
+    TooLate,
+}
+
 /// A request over its time, for the supervisor to act upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overdue {
@@ -352,23 +361,26 @@ impl Pool {
         Submitted::Waiting
     }
 
-    /// The head of a response came: the time for the request is over only for its content.
-    pub fn answered(&self, number: u32, ticket: Ticket) {
+    /// The head of a response came: the time for the request is over only for its content. Tells whether it came
+    /// too late: then the client is answered 504, whatever came.
+    pub fn answered(&self, number: u32, ticket: Ticket) -> Timing {
         let mut state = self.lock();
-        if let Some(index) = state.index(number)
-            && let Some(running) = state.workers[index].running.iter_mut().find(|r| r.ticket == ticket)
-        {
-            running.answered = true;
-        }
+        let Some(index) = state.index(number) else { return Timing::InTime };
+        let Some(running) = state.workers[index].running.iter_mut().find(|r| r.ticket == ticket) else {
+            return Timing::InTime;
+        };
+        running.answered = true;
+        if running.over { Timing::TooLate } else { Timing::InTime }
     }
 
-    /// A worker is done with a request.
-    pub fn done(&self, number: u32, ticket: Ticket, now: Instant) {
+    /// A worker is done with a request. Tells whether its client was to be answered 504 before.
+    pub fn done(&self, number: u32, ticket: Ticket, now: Instant) -> Timing {
         let mut state = self.lock();
-        let Some(index) = state.index(number) else { return };
+        let Some(index) = state.index(number) else { return Timing::InTime };
         let worker = &mut state.workers[index];
-        let Some(at) = worker.running.iter().position(|r| r.ticket == ticket) else { return };
-        if let Some(begun) = worker.running.remove(at).and_then(|running| running.begun) {
+        let Some(at) = worker.running.iter().position(|r| r.ticket == ticket) else { return Timing::InTime };
+        let Some(running) = worker.running.remove(at) else { return Timing::InTime };
+        if let Some(begun) = running.begun {
             worker.learn(now.saturating_duration_since(begun));
         }
         worker.served += 1;
@@ -378,6 +390,7 @@ impl Pool {
             next.begun = Some(now);
         }
         state.feed(index, now);
+        if running.over { Timing::TooLate } else { Timing::InTime }
     }
 
     /// Nobody waits for a request any more: its client left, or (`complete`) has all of the response. What waits is
@@ -715,6 +728,9 @@ mod tests {
         assert_eq!(bench.pool.tick(bench.at(15_000)).len(), 1);
         bench.told();
         assert!(bench.pool.has(0, ticket(1)));
+        // What its worker still says of it is too late, of others not.
+        assert_eq!(bench.pool.answered(0, ticket(1)), Timing::TooLate);
+        assert_eq!(bench.pool.answered(0, ticket(99)), Timing::InTime);
         // When the worker is killed for it, the client is not told twice.
         bench.pool.gone(0, bench.at(16_000));
         assert_eq!(bench.told(), [Notice::WorkerGone(0)]);

@@ -1,7 +1,7 @@
 //! What one server thread receives from all workers of an application: frames on response connections, content
 //! connections, and notices of the pool. Each goes to the exchange it is for. Decides nothing about responses.
 
-use super::pool::{Notice, Pool};
+use super::pool::{Notice, Pool, Timing};
 use super::protocol::{self, DONE, END, FrameHead, FrameKind, HELLO_BYTES, Ticket};
 use super::supervisor::{HELLO_TIMEOUT_MS, Known};
 use bytes::{Bytes, BytesMut};
@@ -215,15 +215,20 @@ impl Receiver {
     fn deliver(&self, worker: u32, head: FrameHead, payload: Bytes) {
         let ticket = Ticket { thread: self.thread, request: head.request };
         let inbox = self.inbox(head.request);
+        let mut timing = Timing::InTime;
         if head.flags & DONE != 0 {
             if let Some(inbox) = &inbox {
                 inbox.done.set(true);
             }
-            self.pool.done(worker, ticket, Instant::now());
+            timing = self.pool.done(worker, ticket, Instant::now());
         } else if head.kind == FrameKind::Response && head.flags & END == 0 {
-            self.pool.answered(worker, ticket);
+            timing = self.pool.answered(worker, ticket);
         }
         if let Some(inbox) = inbox {
+            // The notice may still be on its way while the task that was ended for it already says so.
+            if timing == Timing::TooLate {
+                inbox.put(Event::TimedOut);
+            }
             inbox.put(Event::Frame(head, payload));
         }
     }
