@@ -1,5 +1,6 @@
 //! The command line, as typed. Each command has its options here and its work in `command/`.
 
+use crate::admin::AdminOptions;
 use clap::{Args, Parser, Subcommand};
 use eleven_net::listener::ListenAddr;
 use std::path::PathBuf;
@@ -60,6 +61,8 @@ pub struct Listen {
     pub http09: bool,
     #[command(flatten)]
     pub tls: Tls,
+    #[command(flatten)]
+    pub admin: AdminOptions,
 }
 
 /// Options of servers that speak TLS.
@@ -288,6 +291,8 @@ pub struct Run {
     /// Write no access log.
     #[arg(long, short)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub admin: AdminOptions,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Handlers: what answers a request. A closed set with one match, so that adding one is a variant and a folder,
 //! and the compiler finds every place.
 
+use crate::admin::Admin;
 use crate::apps::Application;
 use crate::apps::fastcgi::FastCgi;
 use crate::apps::service::InProcess;
@@ -63,6 +64,8 @@ pub enum Handler {
     FastCgi(Rc<FastCgi>),
     /// A service of this process.
     InProcess(InProcess),
+    /// What the server tells of itself.
+    Admin(Rc<Admin>),
 }
 
 impl Handler {
@@ -79,6 +82,7 @@ impl Handler {
             Handler::Application(application) => application.handle(request),
             Handler::FastCgi(fastcgi) => fastcgi.handle(request, worker),
             Handler::InProcess(service) => service.handle(request),
+            Handler::Admin(admin) => admin.handle(request, worker),
         }
     }
 
@@ -98,7 +102,8 @@ impl Handler {
             | Handler::Caching(_)
             | Handler::Forward(_)
             | Handler::Application(_)
-            | Handler::FastCgi(_) => false,
+            | Handler::FastCgi(_)
+            | Handler::Admin(_) => false,
         }
     }
 
@@ -114,6 +119,7 @@ impl Handler {
             Handler::Application(_) => "application",
             Handler::FastCgi(_) => "fastcgi",
             Handler::InProcess(_) => "service",
+            Handler::Admin(_) => "admin",
         }
     }
 }

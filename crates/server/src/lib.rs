@@ -1,6 +1,7 @@
 //! Origin server, proxy and application host: the roles of RFC 9110 §3 that answer requests.
 
 pub mod access_log;
+pub mod admin;
 pub mod after;
 pub mod apps;
 pub mod before;
@@ -8,6 +9,7 @@ pub mod echo;
 pub mod files;
 pub mod fixed;
 pub mod handler;
+pub mod metrics;
 pub mod plan;
 pub mod proxy;
 pub mod record;

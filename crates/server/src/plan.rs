@@ -4,6 +4,7 @@
 //! Text is turned into a plan by the binary (`eleven::config`); a Rust program may build one itself.
 
 use crate::access_log;
+use crate::admin::AdminPlan;
 use crate::after::compress::Compress;
 use crate::after::error_page::ErrorPages;
 use crate::after::fields::FieldRules;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub trusted_proxies: TrustedProxies,
     /// The access log, if there is one.
     pub access_log: Option<AccessLogPlan>,
+    /// The admin listener, if there is one.
+    pub admin: Option<AdminPlan>,
     /// The Server field of responses; empty for none.
     pub server_field: Box<str>,
     /// The store of routes with a cache.

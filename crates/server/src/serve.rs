@@ -2,6 +2,7 @@
 //! that lets running exchanges finish.
 
 use crate::access_log::AccessLog;
+use crate::metrics::Metrics;
 use crate::secure;
 use crate::service::Service;
 use crate::session;
@@ -36,6 +37,8 @@ pub struct Options {
     pub connections_per_address_max: u32,
     /// The access log.
     pub log: Option<Arc<AccessLog>>,
+    /// Where figures go, and who is told that it stops.
+    pub metrics: Arc<Metrics>,
     /// Makes the service of a worker, on the worker's thread.
     pub service: MakeService,
 }
@@ -74,6 +77,7 @@ pub struct Running {
     generation: watch::Sender<Generation>,
     threads: Vec<JoinHandle<()>>,
     log: Option<Arc<AccessLog>>,
+    metrics: Arc<Metrics>,
 }
 
 /// Why a server did not start.
@@ -121,7 +125,8 @@ pub fn start(options: Options) -> Result<Running, StartError> {
         };
         threads.push(eleven_net::worker::spawn(format!("worker-{index}"), make)?);
     }
-    Ok(Running { addresses, stop, generation, threads, log: options.log })
+    options.metrics.started();
+    Ok(Running { addresses, stop, generation, threads, log: options.log, metrics: options.metrics })
 }
 
 fn caps(options: &Options, workers: usize) -> Caps {
@@ -227,6 +232,7 @@ impl Running {
 
     /// Asks the workers to stop: listeners close at once, what runs may finish.
     pub fn stop(&self) {
+        self.metrics.drain();
         let _ = self.stop.send(true);
     }
 

@@ -44,6 +44,7 @@ impl Server {
             connections_max: 0,
             connections_per_address_max: 0,
             log: None,
+            metrics: Default::default(),
             service: Arc::new(move || Service::single(Handler::Application(Arc::clone(&handler)))),
         })
         .unwrap();

@@ -275,6 +275,7 @@ fn fastcgi() {
         connections_max: 0,
         connections_per_address_max: 0,
         log: None,
+        metrics: Default::default(),
         service: Arc::new(move || {
             let open = |path| Root::open_directory(path, Default::default()).unwrap();
             let files = eleven_server::files::Files::new(open(&files), b"", Default::default());

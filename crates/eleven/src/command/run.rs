@@ -1,12 +1,15 @@
 //! `eleven run MODULE:ATTR`.
 
 use super::Failure;
+use crate::admin::AdminListener;
 use crate::cli::Run;
 use crate::signals;
 use eleven_server::access_log::{AccessLog, Format};
+use eleven_server::admin::Mounts;
 use eleven_server::apps::pool::PoolLimits;
 use eleven_server::apps::{AppSettings, Application, Buffering, Interface};
 use eleven_server::handler::Handler;
+use eleven_server::metrics::Metrics;
 use eleven_server::serve::{Options, start};
 use eleven_server::service::Service;
 use eleven_server::worker::Settings;
@@ -19,6 +22,7 @@ const WORKERS_PER_THREAD: usize = 4;
 
 /// `eleven run`.
 pub fn run(options: Run) -> Result<ExitCode, Failure> {
+    let admin = options.admin.plan()?;
     let threads = match options.server_threads {
         Some(threads) => usize::from(threads),
         None => usize::from(options.workers)
@@ -35,6 +39,8 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
     }
     let log = if options.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
     let handler = Arc::clone(&application);
+    let metrics = Arc::new(Metrics::default());
+    let _admin = AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default())?;
     let running = start(Options {
         listen: options.listen.iter().cloned().map(Into::into).collect(),
         workers: threads,
@@ -42,6 +48,7 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
         connections_max: 0,
         connections_per_address_max: 0,
         log,
+        metrics,
         service: Arc::new(move || Service::single(Handler::Application(Arc::clone(&handler)))),
     })?;
     for address in running.addresses() {

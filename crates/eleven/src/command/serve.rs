@@ -1,13 +1,16 @@
 //! `eleven serve DIR` and `eleven echo`.
 
 use super::Failure;
+use crate::admin::AdminListener;
 use crate::certificates::Certificates;
 use crate::cli::{Echo, Listen, Serve};
 use crate::signals;
 use eleven_net::file::{Options as RootOptions, Root};
 use eleven_server::access_log::{AccessLog, Format};
+use eleven_server::admin::Mounts;
 use eleven_server::files::{Files, FilesOptions};
 use eleven_server::handler::Handler;
+use eleven_server::metrics::Metrics;
 use eleven_server::plan::{AccessLogPlan, Plan};
 use eleven_server::serve::{Endpoint, Options, Running, start};
 use eleven_server::service::Service;
@@ -61,6 +64,12 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
             })?)
         }
     };
+    let metrics = Arc::new(Metrics::default());
+    let admin = match listen.admin.plan()? {
+        Some(asked) => Some(asked),
+        None => plan.admin.clone(),
+    };
+    let _admin = AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default())?;
     let running = start(Options {
         listen: endpoints,
         workers: if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers },
@@ -68,6 +77,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         connections_max: plan.connections_max,
         connections_per_address_max: plan.connections_per_address_max,
         log: log.map(Arc::new),
+        metrics,
         service: Arc::new(move || prepared.service()),
     })?;
     for address in running.addresses() {
@@ -155,6 +165,9 @@ pub fn run(
     let tls = certificates.as_ref().and_then(Certificates::slot);
     let endpoints =
         listen.listen.iter().map(|address| Endpoint { address: address.clone(), tls: tls.clone() }).collect();
+    let metrics = Arc::new(Metrics::default());
+    let admin = listen.admin.plan()?;
+    let _admin = AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default())?;
     let running = start(Options {
         listen: endpoints,
         workers: listen.workers.map_or_else(eleven_net::worker::default_count, usize::from),
@@ -162,6 +175,7 @@ pub fn run(
         connections_max: listen.max_connections,
         connections_per_address_max: listen.max_connections_per_address,
         log,
+        metrics,
         service,
     })?;
     for address in running.addresses() {

@@ -96,6 +96,12 @@ pub static ROOT: Section = section(
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
         key(
+            "admin",
+            Kind::Section(&ADMIN),
+            Absent("there is none"),
+            "A listener for figures, health and administration.",
+        ),
+        key(
             "cache",
             Kind::Section(&CACHE),
             Absent("nothing is stored"),
@@ -242,6 +248,32 @@ pub static LIMITS: Section = section(
             integer(0, 1_000_000),
             Is("0"),
             "Connections from one client address. 0: as many as in all. Beyond: 503.",
+        ),
+    ],
+);
+
+/// `[admin]`
+pub static ADMIN: Section = section(
+    "admin",
+    "What the server tells of itself, on a listener of its own: `/metrics` (Prometheus), `/status.json`, `/health` and a page. A change takes effect with the next start.",
+    &[
+        key(
+            "address",
+            Kind::Text("`\"host:port\"` or `\"unix:PATH\"`"),
+            Is("\"127.0.0.1:8011\""),
+            "Where to listen. Other than loopback addresses and Unix sockets need a token.",
+        ),
+        key(
+            "token",
+            Kind::Secret,
+            Absent("no token is asked for"),
+            "What clients must send as `Authorization: Bearer TOKEN`. At least 16 characters.",
+        ),
+        key(
+            "hosts",
+            Kind::List(&HOST),
+            Is("[]"),
+            "Names the listener is reached by, besides addresses and `localhost`. Requests for other names are refused, so that no web page can lead a browser here.",
         ),
     ],
 );

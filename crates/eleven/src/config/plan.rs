@@ -1,6 +1,7 @@
 //! Second pass: what the values mean together. Names that lead to two sites, routes without a handler, paths that match
 //! nothing, files that are not there: each with its place, the reason, and what to do.
 
+mod admin;
 mod apps;
 mod proxy;
 
@@ -104,6 +105,7 @@ impl Builder<'_> {
         let limits = root.section("limits");
         let limit = |name: &str| limits.map_or(0, |limits| limits.number(name));
         self.content_bytes_max = limit("content_bytes_max");
+        let admin = root.section("admin").and_then(|admin| self.admin(admin));
         let cache = root.section("cache").map(|cache| self.cache(cache));
         self.has_cache = cache.is_some();
         let (names, sites) = self.sites(root);
@@ -119,6 +121,7 @@ impl Builder<'_> {
             connections_per_address_max: limit("connections_per_address_max") as u32,
             trusted_proxies,
             access_log,
+            admin,
             cache,
             server_field,
             names,

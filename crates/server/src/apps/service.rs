@@ -50,6 +50,7 @@ where
         connections_max: 0,
         connections_per_address_max: 0,
         log: None,
+        metrics: Default::default(),
         service: Arc::new(move || Served::single(Handler::InProcess(InProcess::new(service.clone())))),
     })
 }

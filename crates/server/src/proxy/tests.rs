@@ -32,6 +32,7 @@ impl Front {
             connections_max: 0,
             connections_per_address_max: 0,
             log: None,
+            metrics: Default::default(),
             service,
         })
         .unwrap();

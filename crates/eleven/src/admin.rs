@@ -1,0 +1,80 @@
+//! The admin listener of a server, as asked for on the command line or in the configuration; and how commands that ask
+//! a running server find it.
+
+use crate::command::Failure;
+use crate::config::read_limited;
+use clap::Args;
+use eleven_net::listener::ListenAddr;
+use eleven_server::admin::{self, AdminPlan, Mounts, Token};
+use eleven_server::metrics::Metrics;
+use eleven_server::serve::Running;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Longest file of a token, in octets.
+const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+
+/// Options of servers that have an admin listener.
+#[derive(Debug, Clone, Args)]
+pub struct AdminOptions {
+    /// Tell figures, health and more here: HOST:PORT or unix:PATH. Other than loopback addresses need a token.
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<ListenAddr>,
+    /// A file with the token that the admin listener asks for (or in the environment, ELEVEN_ADMIN_TOKEN).
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+impl AdminOptions {
+    /// The admin listener that is asked for.
+    ///
+    /// # Errors
+    /// If its token cannot be read, or is missing where it must not be.
+    pub fn plan(&self) -> Result<Option<AdminPlan>, Failure> {
+        let Some(address) = &self.admin else { return Ok(None) };
+        Ok(Some(AdminPlan::new(address.clone(), self.token()?, Vec::new())?))
+    }
+
+    /// The token, from the file or the environment.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is none.
+    pub fn token(&self) -> Result<Option<Token>, Failure> {
+        let text = match &self.admin_token_file {
+            Some(file) => read_limited(file, TOKEN_FILE_BYTES_MAX)
+                .map_err(|error| Failure(format!("{}: {error}", file.display())))?,
+            None => match std::env::var("ELEVEN_ADMIN_TOKEN") {
+                Ok(text) => text,
+                Err(_) => return Ok(None),
+            },
+        };
+        Ok(Some(Token::new(text.trim())?))
+    }
+}
+
+/// An admin listener that runs, if there is one. It outlives the server, so that it can tell that it is finishing.
+pub struct AdminListener(Option<Running>);
+
+impl AdminListener {
+    /// Starts it, and says where it is.
+    ///
+    /// # Errors
+    /// If its address cannot be listened on.
+    pub fn start(plan: Option<&AdminPlan>, metrics: Arc<Metrics>, mounts: Mounts) -> Result<Self, Failure> {
+        let Some(plan) = plan else { return Ok(AdminListener(None)) };
+        let running = admin::start(plan, metrics, mounts)?;
+        for address in running.addresses() {
+            eprintln!("Admin listener on {address}");
+        }
+        Ok(AdminListener(Some(running)))
+    }
+}
+
+impl Drop for AdminListener {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.0 {
+            running.stop();
+            running.wait();
+        }
+    }
+}
