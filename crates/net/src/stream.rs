@@ -100,14 +100,20 @@ fn on_socket(
     short: impl Fn(usize) -> bool,
 ) -> io::Result<usize> {
     loop {
-        match socket.try_io(interest, &mut call) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(count) if short(count) => {
-                // The only way tokio offers to clear readiness; makes no system call.
-                let _ = socket.try_io(interest, || Err::<(), _>(would_block()));
-                return Ok(count);
+        let mut moved = None;
+        let result = socket.try_io(interest, || {
+            let count = call()?;
+            if short(count) {
+                // What tokio clears readiness on; the count goes around it.
+                moved = Some(count);
+                return Err(would_block());
             }
-            result => return result,
+            Ok(count)
+        });
+        match (moved, result) {
+            (Some(count), _) => return Ok(count),
+            (None, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            (None, result) => return result,
         }
     }
 }
