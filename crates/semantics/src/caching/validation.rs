@@ -219,8 +219,8 @@ pub fn head_matches(
     now: HttpDate,
 ) -> bool {
     let (old, new) = (stored_validators(stored, now), stored_validators(head, now));
-    // A validator on one side only is no match, and without any there is nothing to match: equal length alone
-    // would make other octets fresh again. Such a response stays as stale as it was.
+    // A validator on one side only is no match. Without any on either, nothing received contradicts what is
+    // stored, and the RFC has it updated: HEAD is the way to refresh what has no validators.
     let has = |name| (stored.contains(name), head.contains(name));
     let tags = match has(Known::ETag) {
         (false, false) => true,
@@ -233,8 +233,7 @@ pub fn head_matches(
         _ => false,
     };
     let lengths = head_length.is_none() || stored_length.is_none() || head_length == stored_length;
-    let any = stored.contains_any(&[Known::ETag, Known::LastModified]);
-    any && tags && dates && lengths
+    tags && dates && lengths
 }
 
 /// The fields of a 304 made from a stored response (9110-15.4.5-01): what a 200 would have carried of these.
@@ -468,8 +467,8 @@ mod tests {
             (&[tagged], &both, None, false),
             (&[dated], &[dated], Some(10), true),
             (&[dated], &[("Last-Modified", LATER)], Some(10), false),
-            (&[], &[], Some(10), false),
-            (&[], &[], None, false),
+            (&[], &[], Some(10), true),
+            (&[], &[], None, true),
             (&[], &[], Some(9), false),
             (&[], &[tagged], Some(10), false),
         ] {

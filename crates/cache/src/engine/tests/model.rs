@@ -102,6 +102,18 @@ fn origin_says(world: &Rc<RefCell<World>>, ask: &Ask) -> Result<Said, &'static s
     }
     let reusable = !matches!(resource.kind, 4..=6);
     let now = world.now;
+    if ask.method == Method::Head && !resource.tagged() {
+        // RFC 9111 §4.3.5: without validators a response to HEAD confirms whatever has the same length, unless it
+        // was made invalid meanwhile.
+        let prefix = format!("target {target} ");
+        let (invalid, lifetime) = (world.invalid[usize::from(target)], u64::from(resource.lifetime));
+        for (older, said) in &mut world.said {
+            let valid = invalid.is_none_or(|when| when <= said.1);
+            if older.starts_with(prefix.as_bytes()) && older.len() == whole.len() && valid {
+                *said = (lifetime, now, said.2 && reusable, resource.kind == 3);
+            }
+        }
+    }
     world.said.insert(whole.clone(), (u64::from(resource.lifetime), now, reusable, resource.kind == 3));
     let asked_tags = ask.fields.get(Known::IfNoneMatch).unwrap_or_default();
     if resource.tagged() && memchr(asked_tags, tag.as_bytes()) {
