@@ -122,7 +122,12 @@ impl ResponseDirectives {
     pub fn of<N: AsRef<str>>(response: &Fields, targets: &[N]) -> ResponseDirectives {
         for (place, name) in targets.iter().enumerate() {
             let Some(value) = response.combined(name.as_ref()) else { continue };
-            if let Some(directives) = Self::targeted(&value) {
+            // What surrogates were told before RFC 9213. Its other use, to announce ESI, says nothing about
+            // storing, and then Cache-Control counts.
+            let older = name.as_ref().eq_ignore_ascii_case("Surrogate-Control");
+            if let Some(directives) = Self::targeted(&value)
+                && !(older && directives == ResponseDirectives::default())
+            {
                 return ResponseDirectives { origin: Origin::Targeted(place.min(255) as u8), ..directives };
             }
         }
@@ -383,6 +388,34 @@ mod tests {
     }
 
     /// 9111-1.2.2-01, 9111-5.2-R1, 9111-4.2.1-R2, C27.
+    /// RFC 9213 §2.2: the first target that says something; Surrogate-Control only if it speaks of storing.
+    #[test]
+    fn surrogate_control() {
+        let targets = ["CDN-Cache-Control", "Surrogate-Control"];
+        for (pairs, origin, max_age) in [
+            (vec![("Surrogate-Control", "max-age=9")], Origin::Targeted(1), Delta::Seconds(9)),
+            (
+                vec![("Surrogate-Control", "max-age=9"), ("CDN-Cache-Control", "max-age=5")],
+                Origin::Targeted(0),
+                Delta::Seconds(5),
+            ),
+            (
+                vec![("Surrogate-Control", "content=\"ESI/1.0\""), ("Cache-Control", "max-age=7")],
+                Origin::CacheControl,
+                Delta::Seconds(7),
+            ),
+            (
+                vec![("Surrogate-Control", "max-age=60+30"), ("Cache-Control", "max-age=7")],
+                Origin::CacheControl,
+                Delta::Seconds(7),
+            ),
+        ] {
+            let fields: Fields = pairs.iter().collect();
+            let got = ResponseDirectives::of(&fields, &targets);
+            assert_eq!((got.origin, got.max_age), (origin, max_age), "{pairs:?}");
+        }
+    }
+
     #[test]
     fn lifetimes() {
         for (lines, expected) in [
