@@ -6,6 +6,7 @@
 //! Cache-Status and `eleven cache explain` tell the same story.
 
 pub mod directives;
+pub mod explain;
 pub mod freshness;
 pub mod invalidation;
 pub mod key;
@@ -77,6 +78,10 @@ pub struct Policy {
     pub stale_while_revalidate_seconds: u32,
     /// stale-if-error for responses that say nothing, in seconds; 0 is none.
     pub stale_if_error_seconds: u32,
+    /// Final statuses that may be stored, from and to. Empty: all that the rules allow.
+    pub statuses: Vec<(u16, u16)>,
+    /// Whether a response to POST that is a later GET's too may be stored (RFC 9110 §9.3.3).
+    pub store_post: bool,
 }
 
 impl Default for Policy {
@@ -84,7 +89,7 @@ impl Default for Policy {
     fn default() -> Policy {
         Policy {
             shared: true,
-            targets: vec!["CDN-Cache-Control".into()],
+            targets: vec!["CDN-Cache-Control".into(), "Surrogate-Control".into()],
             heuristic_percent: 10,
             heuristic_seconds_max: 86_400,
             heuristic_error_seconds_max: 60,
@@ -96,6 +101,8 @@ impl Default for Policy {
             stale_seconds_max: 7 * 86_400,
             stale_while_revalidate_seconds: 0,
             stale_if_error_seconds: 0,
+            statuses: Vec::new(),
+            store_post: true,
         }
     }
 }

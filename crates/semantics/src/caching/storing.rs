@@ -157,6 +157,7 @@ pub fn may_store(
     content_location_is_target: bool,
 ) -> Result<(), NotStored> {
     method_allows(request, response, freshness, content_location_is_target)?;
+    configuration_allows(request, response.status, policy)?;
     status_allows(response.status, directives, freshness.source)?;
     if request_says_no_store(request) {
         return Err(NotStored::RequestNoStore);
@@ -203,6 +204,18 @@ fn method_allows(
         }
         _ => Err(NotStored::Method),
     }
+}
+
+/// What the operator left out.
+fn configuration_allows(request: &Request<'_>, status: Status, policy: &Policy) -> Result<(), NotStored> {
+    let listed = |&(from, to): &(u16, u16)| (from..=to).contains(&status.code());
+    let post = *request.method == Method::Post && !policy.store_post;
+    // A part is stored as a part of a 200.
+    let listed = policy.statuses.is_empty()
+        || policy.statuses.iter().any(listed)
+        || (status == Status::PARTIAL_CONTENT
+            && policy.statuses.iter().any(|&(a, b)| (a..=b).contains(&200)));
+    if post || !listed { Err(NotStored::Rule) } else { Ok(()) }
 }
 
 fn status_allows(status: Status, directives: &ResponseDirectives, source: Source) -> Result<(), NotStored> {
@@ -338,6 +351,26 @@ mod tests {
     }
 
     const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
+    /// What an operator leaves out is not stored, and says so.
+    #[test]
+    fn configured() {
+        let policy =
+            Policy { statuses: vec![(200, 299), (404, 404)], store_post: false, ..Policy::default() };
+        let own = ("Content-Location", "/");
+        for (method, status, expected) in [
+            (Method::Get, 200, Ok(())),
+            (Method::Get, 206, Ok(())),
+            (Method::Get, 404, Ok(())),
+            (Method::Get, 301, Err(NotStored::Rule)),
+            (Method::Get, 500, Err(NotStored::Rule)),
+            (Method::Post, 200, Err(NotStored::Rule)),
+        ] {
+            let response = &[FRESH, own];
+            let case = Case { method, request: &[], status, response };
+            assert_eq!(decide(&case, &policy), expected, "{status}");
+        }
+    }
+
     const LM: (&str, &str) = ("Last-Modified", "Mon, 23 Nov 2026 12:00:00 GMT");
 
     /// 9111-3-01a, RFC 9110 §9.3.3.
