@@ -78,9 +78,9 @@ pub struct Cache {
     pub(crate) store: Arc<Store>,
     collapse: Arc<Collapse>,
     pub(crate) config: Config,
-    pub(crate) filling_bytes: AtomicU64,
+    pub(crate) filling_bytes: Arc<AtomicU64>,
     /// What was made invalid lately, and at which number.
-    recent: Mutex<VecDeque<(u64, Selection)>>,
+    recent: Arc<Mutex<VecDeque<(u64, Selection)>>>,
 }
 
 /// A request that outlives the one it was made from.
@@ -118,8 +118,20 @@ impl Cache {
             store,
             collapse: Collapse::new(collapse),
             config,
-            filling_bytes: AtomicU64::new(0),
-            recent: Mutex::new(VecDeque::new()),
+            filling_bytes: Arc::default(),
+            recent: Arc::default(),
+        })
+    }
+
+    /// The same store under other rules: of another route, or after the configuration was read again. Requests
+    /// wait for each other and invalidate across all of them.
+    pub fn with(&self, config: Config) -> Arc<Cache> {
+        Arc::new(Cache {
+            store: self.store.clone(),
+            collapse: self.collapse.clone(),
+            config,
+            filling_bytes: self.filling_bytes.clone(),
+            recent: self.recent.clone(),
         })
     }
 

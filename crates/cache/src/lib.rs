@@ -12,6 +12,7 @@ pub mod engine;
 pub mod evict;
 mod fill;
 mod heal;
+pub mod listing;
 pub mod memory;
 pub mod purge;
 pub mod reply;

@@ -571,6 +571,22 @@ fn a_response_to_post_may_answer_get() {
 #[test]
 fn head_updates_or_marks() {
     simulate(async {
+        // Without validators HEAD is the only way to make a response fresh again without fetching it (9111-4.3.5-01).
+        let origin = Origin::new(|ask| {
+            let max_age = if ask.method == Method::Head { "max-age=1000" } else { "max-age=60" };
+            let x = if ask.method == Method::Head { "2" } else { "1" };
+            Ok(said(200, &[("Cache-Control", max_age), ("X", x), ("Kept", "k")], b"content"))
+        });
+        let bare = cache();
+        get(&bare, &origin, "/", &[]).await;
+        pass_seconds(61).await;
+        ask_full(&bare, &origin, "HEAD", "/", &[]).await.unwrap();
+        let got = get(&bare, &origin, "/", &[]).await;
+        assert_eq!(
+            (got.word, got.field("X").as_deref(), got.field("Kept").as_deref()),
+            ("HIT", Some("2"), Some("k"))
+        );
+        assert_eq!(got.content.as_deref(), Ok(&b"content"[..]));
         for (tag, updates) in [("\"v1\"", true), ("\"v2\"", false)] {
             let cache = cache();
             let origin = Origin::new(move |ask| {
@@ -1038,6 +1054,57 @@ fn purging() {
         assert_eq!(get(&cache, &origin, "/b", &[]).await.word, "MISS");
         assert_eq!(get(&cache, &origin, "/b", &[]).await.word, "HIT");
         assert_eq!(cache.purge(&Selection::Tag("blue".into()), How::Hard).await, 0);
+    });
+}
+
+/// What an operator is told of what is stored: newest first, bounded, and by selection.
+#[test]
+fn listing() {
+    simulate(async {
+        let vary = ("Vary", "Foo");
+        let origin = Origin::always(said(200, &[FRESH, vary, ("Cache-Tag", "red")], b"octets"));
+        let cache = cache();
+        for (target, foo) in [("/a?1", "1"), ("/a?1", "2"), ("/b", "1")] {
+            get(&cache, &origin, target, &[("Foo", foo)]).await;
+        }
+        pass_seconds(5).await;
+        cache.purge(&Selection::uri("http://h/b").unwrap(), How::Soft).await;
+        let (entries, total) = cache.list(&Selection::All, 2).await;
+        assert_eq!((entries.len(), total), (2, 3));
+        let first = &entries[0];
+        assert_eq!((first.uri.as_str(), first.status, first.bytes), ("http://h/b", 200, Some(6)));
+        assert_eq!((first.age_seconds, first.ttl_seconds, first.lifetime_from), (5, 55, "max-age"));
+        assert!(first.is_marked && first.in_memory && !first.on_disk && !first.is_partial);
+        assert_eq!((&first.tags[..], &first.vary[..]), (&["red".to_owned()][..], &["foo".to_owned()][..]));
+        assert!(!entries[1].is_marked && entries[1].uri == "http://h/a?1");
+        let (entries, total) = cache.list(&Selection::uri("http://h/a?1").unwrap(), 9).await;
+        assert_eq!((entries.len(), total), (2, 2));
+        // Looking is no use: nothing was asked for meanwhile.
+        assert_eq!(origin.count(), 3);
+        let (entries, total) = cache.list(&Selection::All, 0).await;
+        assert_eq!((entries.len(), total), (0, 3));
+    });
+}
+
+/// Two routes over one store, each under its own rules: what one makes invalid is invalid for both.
+#[test]
+fn one_store_under_several_rules() {
+    simulate(async {
+        let origin = Origin::always(said(200, &[("Cache-Control", "max-age=600")], b"x"));
+        let one = cache();
+        let short = Policy { lifetime_seconds_max: 10, ..Policy::default() };
+        let keys = KeyRules { partition: "b".into(), ..KeyRules::default() };
+        let two = one.with(Config { policy: Arc::new(short), keys, ..Config::default() });
+        for cache in [&one, &two] {
+            assert_eq!(get(cache, &origin, "/", &[]).await.word, "MISS");
+            assert_eq!(get(cache, &origin, "/", &[]).await.word, "HIT");
+        }
+        pass_seconds(11).await;
+        assert_eq!(get(&one, &origin, "/", &[]).await.word, "HIT");
+        assert_eq!(get(&two, &origin, "/", &[]).await.word, "MISS");
+        assert_eq!(one.purge(&Selection::uri("http://h/").unwrap(), How::Hard).await, 2);
+        assert_eq!(get(&one, &origin, "/", &[]).await.word, "MISS");
+        assert_eq!(get(&two, &origin, "/", &[]).await.word, "MISS");
     });
 }
 
