@@ -101,4 +101,38 @@ const disconnected = ['must-revalidate', 'proxy-revalidate', 's-maxage=2', 'no-c
   ]
 }))
 
-export default [{ name: 'More', id: 'more', tests: [...cdn, ...simple, ...age, ...ranges, ...dates, ...understand, ...disconnected] }]
+// RFC 5861 §3, and RFC 9111 §4.3.5: what is stored keeps the fields that the response to HEAD does not have.
+const later = [
+  {
+    name: 'stale-while-revalidate serves and validates',
+    id: 'rfc5861-stale-while-revalidate',
+    requests: [
+      { response_headers: [cc('max-age=1, stale-while-revalidate=3600'), ['ETag', '"abc"']], setup: true, pause_after: true },
+      { expected_type: 'cached' }
+    ]
+  },
+  {
+    name: 'not after the window of stale-while-revalidate',
+    id: 'rfc5861-stale-while-revalidate-window',
+    requests: [
+      { response_headers: [cc('max-age=1, stale-while-revalidate=1'), ['ETag', '"abc"']], setup: true, pause_after: true },
+      { expected_type: 'etag_validated', response_headers: [cc('max-age=1'), ['ETag', '"abc"']] }
+    ]
+  },
+  {
+    name: 'a response to HEAD updates, and leaves the rest',
+    id: 'rfc9111-head-retain',
+    requests: [
+      { response_headers: [cc('max-age=2'), ['A', '1'], ['B', '1']], setup: true, pause_after: true },
+      { request_method: 'HEAD', expected_method: 'HEAD', response_headers: [cc('max-age=1000'), ['B', '2']] },
+      { expected_type: 'cached', expected_response_headers: [['A', '1'], ['B', '2']] }
+    ]
+  }
+]
+const ages = ['2147483647', '2147483648', '99999999999'].map(age => ({
+  name: `an Age of ${age} is old`,
+  id: `rfc9111-age-${age}`,
+  requests: response([['Date', 0], cc('max-age=3600'), ['Age', age, false]], 'not_cached')
+}))
+
+export default [{ name: 'More', id: 'more', tests: [...cdn, ...simple, ...age, ...ranges, ...dates, ...understand, ...disconnected, ...later, ...ages] }]

@@ -125,7 +125,7 @@ impl ResponseDirectives {
             // What surrogates were told before RFC 9213. Its other use, to announce ESI, says nothing about
             // storing, and then Cache-Control counts.
             let older = name.as_ref().eq_ignore_ascii_case("Surrogate-Control");
-            if let Some(directives) = Self::targeted(&value)
+            if let Some(directives) = Self::targeted(&value, older)
                 && !(older && directives == ResponseDirectives::default())
             {
                 return ResponseDirectives { origin: Origin::Targeted(place.min(255) as u8), ..directives };
@@ -143,14 +143,16 @@ impl ResponseDirectives {
         directives
     }
 
-    /// Reads the value of a targeted field; `None` if it is empty or not a dictionary (RFC 9213 §2.1).
-    fn targeted(value: &[u8]) -> Option<ResponseDirectives> {
+    /// Reads the value of a targeted field; `None` if it is empty or not a dictionary (RFC 9213 §2.1). In
+    /// Surrogate-Control a parameter names the one surrogate that a directive is for, and nobody knows our name.
+    fn targeted(value: &[u8], parameters_target: bool) -> Option<ResponseDirectives> {
         let dictionary = structured::parse_dictionary(value).ok().filter(|d| !d.0.is_empty())?;
         let mut directives = ResponseDirectives::default();
         for (name, member) in &dictionary.0 {
             // Values of another type than the directive has are not to be consumed: a restriction then holds
             // in full, a permission not at all.
             let argument = match member {
+                structured::Member::Item(item) if parameters_target && !item.parameters.0.is_empty() => continue,
                 structured::Member::Item(item) => match &item.value {
                     BareItem::Boolean(true) => Argument::None,
                     BareItem::Boolean(false) => continue,
@@ -401,6 +403,16 @@ mod tests {
             ),
             (
                 vec![("Surrogate-Control", "content=\"ESI/1.0\""), ("Cache-Control", "max-age=7")],
+                Origin::CacheControl,
+                Delta::Seconds(7),
+            ),
+            (
+                vec![("Surrogate-Control", "max-age=60;other, max-age=8")],
+                Origin::Targeted(1),
+                Delta::Seconds(8),
+            ),
+            (
+                vec![("Surrogate-Control", "max-age=60;other"), ("Cache-Control", "max-age=7")],
                 Origin::CacheControl,
                 Delta::Seconds(7),
             ),
