@@ -152,7 +152,9 @@ impl ResponseDirectives {
             // Values of another type than the directive has are not to be consumed: a restriction then holds
             // in full, a permission not at all.
             let argument = match member {
-                structured::Member::Item(item) if parameters_target && !item.parameters.0.is_empty() => continue,
+                structured::Member::Item(item) if parameters_target && !item.parameters.0.is_empty() => {
+                    continue;
+                }
                 structured::Member::Item(item) => match &item.value {
                     BareItem::Boolean(true) => Argument::None,
                     BareItem::Boolean(false) => continue,
