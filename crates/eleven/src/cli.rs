@@ -123,6 +123,12 @@ pub struct Proxy {
     /// Which Host the servers are asked for: keep (the client's), server (their own), or a name.
     #[arg(long, value_name = "HOST", default_value = "keep")]
     pub host: String,
+    /// Bring clients back to the server they were given first, by a cookie of this name.
+    #[arg(long, value_name = "COOKIE", num_args = 0..=1, require_equals = true, default_missing_value = "route")]
+    pub sticky: Option<String>,
+    /// Take all of a request's content, in memory and on disk, before a server is asked.
+    #[arg(long)]
+    pub buffer_requests: bool,
     /// Check the servers by asking for this path every few seconds.
     #[arg(long, value_name = "PATH")]
     pub health: Option<String>,

@@ -11,7 +11,6 @@ mod python;
 mod receiver;
 pub mod service;
 pub mod settings;
-mod spool;
 mod supervisor;
 mod websocket;
 

@@ -21,6 +21,7 @@ pub mod serve;
 pub mod service;
 mod session;
 pub mod site;
+mod spool;
 pub mod steps;
 pub mod worker;
 

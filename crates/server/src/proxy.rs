@@ -4,6 +4,7 @@
 //!
 //! What is forwarded is decided in `eleven_semantics::forwarding`; octets are moved in `proxy/flow.rs`.
 
+pub mod buffer;
 pub mod caching;
 pub mod flow;
 pub mod health;
@@ -16,6 +17,7 @@ use crate::before::client::TrustedProxies;
 use crate::handler::Handled;
 use crate::request::{Peer, Request, RequestContent};
 use crate::response::{Content, Response};
+use buffer::{BufferPlan, Buffered};
 use bytes::Bytes;
 use eleven_client::error::{Cause, Failure, Phase, RetrySafety};
 use eleven_client::exchange::Connection;
@@ -68,6 +70,8 @@ pub struct GatewayPlan {
     pub balance: Balance,
     /// The cookie that brings a client back to the server it was given, if there is to be one.
     pub sticky: Option<StickyPlan>,
+    /// Take all of a request's content before a server is asked, if so.
+    pub buffer: Option<BufferPlan>,
     /// When one that fails is left alone.
     pub ejection: Ejection,
     /// Active checks.
@@ -110,6 +114,7 @@ impl GatewayPlan {
             servers,
             balance: Balance::default(),
             sticky: None,
+            buffer: None,
             ejection: Ejection::default(),
             health: None,
             host: HostPolicy::default(),
@@ -243,8 +248,24 @@ impl Gateway {
         let interim = request.interim();
         let hash = self.hash(&request);
         let wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(&request.head.fields));
-        let length = length(&request);
-        let mut upload = upload(std::mem::take(&mut request.content));
+        let mut length = length(&request);
+        let mut buffered = None;
+        if let Some(plan) = &self.plan.buffer {
+            // Boxed: every request carries the memory of this future, and most have no content.
+            match Box::pin(buffer(plan, &mut request)).await {
+                Ok(taken) => buffered = taken,
+                Err(response) => return Ok(*response),
+            }
+        }
+        let mut upload = match &buffered {
+            Some(buffered) => {
+                length = buffered.length().map_or(Length::Unknown, Length::Known);
+                buffered.upload()
+            }
+            None => upload(std::mem::take(&mut request.content)),
+        };
+        // Whoever has all of the content has met the expectation.
+        let expects = buffered.is_none() && request.head.expectation == Expectation::Continue;
         let mut tried: Vec<usize> = Vec::new();
         let mut attempts = 0;
         let mut last: Option<Box<Failure>> = None;
@@ -259,7 +280,6 @@ impl Gateway {
                 return Err(failed.into());
             };
             let server = self.group.server(index);
-            let expects = request.head.expectation == Expectation::Continue;
             if expects && server.version() == Some(Version::Http10) {
                 // RFC 2616 §8.2.3: the expectation cannot be met beyond.
                 return Ok(Response::new(Status::EXPECTATION_FAILED));
@@ -291,7 +311,7 @@ impl Gateway {
             if matches!(failure.phase, Phase::Resolve | Phase::Connect | Phase::Tls | Phase::Head) {
                 self.group.failed(index);
             }
-            let again = again.or(untouched);
+            let again = again.or(untouched).or_else(|| buffered.as_ref().map(Buffered::upload));
             // An idle connection that the server had just closed says nothing about the server.
             let stale = reused && failure.cause == Cause::Closed;
             // Only what a server may have worked on costs: repeating the rest adds no load.
@@ -500,6 +520,30 @@ fn stick(fields: &mut Fields, cookie: Vec<u8>) {
     // Both were built by a grammar that is narrower than that of field values.
     let _ = fields.push(Known::SetCookie, cookie);
     let _ = fields.push(Known::CacheControl, "private=\"Set-Cookie\"");
+}
+
+/// Takes all of the content, if it is not here already.
+async fn buffer(plan: &BufferPlan, request: &mut Request) -> Result<Option<Buffered>, Box<Response>> {
+    let taken = match std::mem::take(&mut request.content) {
+        RequestContent::Pipe(reader) => plan.take(reader, request.content_length).await.map(Some),
+        RequestContent::Whole(bytes, _) if bytes.len() as u64 > plan.content_bytes_max => {
+            Err(Status::CONTENT_TOO_LARGE)
+        }
+        other => {
+            request.content = other;
+            Ok(None)
+        }
+    };
+    match taken {
+        Ok(buffered) => Ok(buffered),
+        Err(status) => {
+            let mut response = Response::text(status, "text/plain; charset=utf-8", format!("{status}\n"));
+            if status == Status::SERVICE_UNAVAILABLE {
+                response.add(Known::RetryAfter, "1");
+            }
+            Err(response.into())
+        }
+    }
 }
 
 /// 9110-7.6.2-02: the answer of the final recipient.

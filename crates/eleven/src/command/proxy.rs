@@ -14,9 +14,11 @@ use eleven_semantics::caching::{Cookies, Policy};
 use eleven_semantics::forwarding::is_pseudonym;
 use eleven_semantics::uri::Uri;
 use eleven_server::handler::Handler;
+use eleven_server::proxy::buffer::BufferPlan;
 use eleven_server::proxy::caching::{Caching, CachingPlan};
 use eleven_server::proxy::health::HealthPlan;
 use eleven_server::proxy::open::{OpenPlan, OpenProxy};
+use eleven_server::proxy::sticky::StickyPlan;
 use eleven_server::proxy::upstream::{Place, ServerPlan};
 use eleven_server::proxy::{Gateway, GatewayPlan, HostPolicy, unique_pseudonym};
 use eleven_server::service::Service;
@@ -39,6 +41,14 @@ pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
         "server" => HostPolicy::Server,
         other => HostPolicy::Fixed(other.into()),
     };
+    if let Some(cookie) = &options.sticky {
+        let sticky = StickyPlan::new(cookie);
+        if sticky.check().is_err() {
+            return Err(Failure(format!("{cookie}: this is no name of a cookie")));
+        }
+        plan.sticky = Some(sticky);
+    }
+    plan.buffer = options.buffer_requests.then(BufferPlan::default);
     if let Some(path) = &options.health {
         plan.health = Some(HealthPlan { path: path.as_str().into(), ..HealthPlan::default() });
     }

@@ -28,6 +28,7 @@ const fn time(max: u64) -> Kind {
 const HOUR: u64 = 3_600_000;
 const YEAR: u64 = 365 * 24 * HOUR;
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 const ANY_TEXT: Kind = Kind::Text("a text");
@@ -899,6 +900,12 @@ pub static UPSTREAM: Section = section(
             Is("\"safe\""),
             "Which trailer fields go on.",
         ),
+        key(
+            "buffer_requests",
+            Kind::Section(&BUFFER_REQUESTS),
+            Absent("content flows to the server as it comes"),
+            "Takes all of a request's content before a server is asked, so that a slow client holds none.",
+        ),
         key("tls", Kind::Section(&CLIENT_TLS), Is("{}"), "For servers with `https`."),
         key(
             "health",
@@ -984,6 +991,28 @@ pub static STICKY: Section = section(
             Absent("a new one with every start"),
             "The key of the hash. Where it is the same, other instances understand the cookie, and this one does after a restart.",
         ),
+    ],
+);
+
+/// `buffer_requests = {…}`
+pub static BUFFER_REQUESTS: Section = section(
+    "upstream.buffer_requests",
+    "Buffering of request content, in memory and then in a file without a name. What was chunked has a length then, `100 Continue` is said here, and a request that may be repeated can be repeated with its content.",
+    &[
+        key(
+            "memory_bytes_max",
+            bytes(0, GIB),
+            Is("\"64KiB\""),
+            "Of one request in memory; the rest is in a file.",
+        ),
+        key("content_bytes_max", bytes(1, TIB), Is("\"1GiB\""), "Of one request altogether. Beyond: 413."),
+        key(
+            "disk_bytes_max",
+            bytes(0, 1024 * TIB),
+            Is("\"8GiB\""),
+            "In all files of this upstream. Beyond: 503.",
+        ),
+        key("directory", DIRECTORY, Absent("the system's for temporary files"), "Where the files are."),
     ],
 );
 

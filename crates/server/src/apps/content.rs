@@ -2,8 +2,8 @@
 //! buffer is the back-pressure in both directions.
 
 use super::protocol::{self, PIECE_BYTES, PIECE_BYTES_MAX, PieceKind};
-use super::spool::Spool;
 use crate::request::ContentReader;
+use crate::spool::Spool;
 use bytes::{Buf, Bytes, BytesMut};
 use eleven_net::packet::receive_with_file;
 use eleven_net::pipe::{Next, Reason};

@@ -8,11 +8,11 @@
 //! Each request has a connection of its own. Kept connections would each occupy a process of PHP-FPM.
 
 use super::content::{Gathered, Rest, Source, gather, whole};
-use super::spool::Spool;
 use crate::files::Files;
 use crate::handler::Handled;
 use crate::request::{Request, RequestContent};
 use crate::response::{Content, Response};
+use crate::spool::Spool;
 use crate::worker::Worker;
 use bytes::{Buf, Bytes, BytesMut};
 use eleven_net::file::{Kind, Root};

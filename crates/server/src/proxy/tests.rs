@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 mod balance;
+mod buffering;
 mod cuts;
 mod kills;
 mod smuggling;

@@ -11,6 +11,7 @@ use eleven_semantics::cookie::{InvalidCookie, SameSite};
 use eleven_semantics::forwarding::{Provenance, Told, Trailers, is_pseudonym};
 use eleven_semantics::uri::Uri;
 use eleven_server::plan::{CachePlan, HandlerPlan};
+use eleven_server::proxy::buffer::BufferPlan;
 use eleven_server::proxy::health::HealthPlan;
 use eleven_server::proxy::open::OpenPlan;
 use eleven_server::proxy::sticky::{Secure, StickyPlan};
@@ -94,6 +95,7 @@ impl Builder<'_> {
             self.complain(&table.span_of("host"), format!("`{host}` is no host"));
         }
         self.rules(table, &mut plan);
+        plan.buffer = table.section("buffer_requests").map(|buffer| self.buffer(buffer));
         plan.health = table.section("health").map(|health| self.health(health));
         if let Some(ejection) = table.section("ejection") {
             plan.ejection = Ejection {
@@ -168,6 +170,16 @@ impl Builder<'_> {
             },
             _ => Balance::RoundRobin,
         }
+    }
+
+    fn buffer(&mut self, table: &Table) -> BufferPlan {
+        let mut plan = BufferPlan::default().with_disk(table.number("disk_bytes_max"));
+        plan.memory_bytes_max = table.number("memory_bytes_max") as usize;
+        plan.content_bytes_max = table.number("content_bytes_max");
+        if let Some(text) = table.text("directory") {
+            plan.directory = self.root_directory(text);
+        }
+        plan
     }
 
     fn sticky(&mut self, table: &Table) -> StickyPlan {
