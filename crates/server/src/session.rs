@@ -11,6 +11,7 @@ mod long;
 #[cfg(test)]
 mod tests;
 
+use crate::access_log;
 use crate::record::Record;
 use crate::request::{Peer, Request, RequestContent};
 use crate::response::{Content, Response};
@@ -258,7 +259,9 @@ impl Session {
                     Err(why) => return self.refuse(out, why),
                 }
             }
-            let started = self.worker.log().is_some().then(clock::now);
+            // The clock is read for those who look at the times.
+            let is_timed = self.worker.log().is_some_and(access_log::Worker::is_timed);
+            let started = is_timed.then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();
             let handled = catch_unwind(AssertUnwindSafe(|| service.handle(request, &self.worker)));
@@ -286,9 +289,9 @@ impl Session {
             let Ok((persistence, large)) = self.write_short(&response, out, COPIED_BYTES_MAX) else {
                 return self.flush_then(out, Turn::Close(CloseReason::Internal));
             };
-            if let Some(started) = started {
+            if self.worker.log().is_some() {
                 let sent = (out.len() - before + large.as_ref().map_or(0, Bytes::len)) as u64;
-                self.log(request, &response, sent, started, persistence);
+                self.log(request, &response, sent, started, service.name(), persistence);
             }
             let next = match persistence {
                 Persistence::Keep => None,
@@ -453,20 +456,23 @@ impl Session {
         request: &Request,
         response: &Response,
         sent: u64,
-        started: tokio::time::Instant,
+        started: Option<tokio::time::Instant>,
+        handler: &'static str,
         persistence: Persistence,
     ) {
         let Some(log) = self.worker.log() else { return };
-        let (seconds, nanos) = clock::wall();
         let head = &request.head;
         let mut record = Record {
-            time_unix_ms: seconds * 1000 + i64::from(nanos / 1_000_000),
+            time_unix_ms: match started {
+                Some(_) => wall_ms(),
+                None => self.worker.now().0 * 1000,
+            },
             client: self.peer.ip(),
             method: head.method.as_str().as_bytes(),
             target: request.received_target(),
             version: head.version,
             host: head.fields.get(eleven_semantics::Known::Host).unwrap_or_default(),
-            handler: self.worker.service().name(),
+            handler,
             request_fields: Some(&head.fields),
             response_fields: Some(response.fields.get()),
             status: response.status.code(),
@@ -476,7 +482,7 @@ impl Session {
                 response.content.length().unwrap_or(0)
             },
             sent_bytes: sent,
-            duration_us: started.elapsed().as_micros() as u64,
+            duration_us: started.map_or(0, |started| started.elapsed().as_micros() as u64),
             connection: self.number,
             requests_before: self.machine.served().saturating_sub(1),
             closed: match persistence {
@@ -494,9 +500,8 @@ impl Session {
     /// Logs the answer to octets that never became a request.
     fn log_unreadable(&self, response: &Response, sent: usize, reason: Option<CloseReason>) {
         let Some(log) = self.worker.log() else { return };
-        let (seconds, nanos) = clock::wall();
         log.record(&Record {
-            time_unix_ms: seconds * 1000 + i64::from(nanos / 1_000_000),
+            time_unix_ms: wall_ms(),
             client: self.peer.ip(),
             status: response.status.code(),
             content_bytes: response.content.length().unwrap_or(0),
@@ -511,6 +516,12 @@ impl Session {
             ..Record::default()
         });
     }
+}
+
+/// Milliseconds since 1970.
+fn wall_ms() -> i64 {
+    let (seconds, nanos) = clock::wall();
+    seconds * 1000 + i64::from(nanos / 1_000_000)
 }
 
 /// Content of a request, as far as it stood in the input.
