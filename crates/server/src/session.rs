@@ -182,7 +182,7 @@ impl Session {
         let mut response = service::refusal(status, why);
         response.close = Some(reason);
         let mut out = Vec::new();
-        if self.write_short(&response, &mut out, usize::MAX).is_ok() {
+        if self.write_short(&response, &mut out, usize::MAX, false).is_ok() {
             let _ = self.stream.try_write(&out);
             self.log_unreadable(&response, out.len(), Some(reason));
         }
@@ -286,7 +286,9 @@ impl Session {
                 }
             };
             let before = out.len();
-            let Ok((persistence, large)) = self.write_short(&response, out, COPIED_BYTES_MAX) else {
+            let Ok((persistence, large)) =
+                self.write_short(&response, out, COPIED_BYTES_MAX, at < input.len())
+            else {
                 return self.flush_then(out, Turn::Close(CloseReason::Internal));
             };
             if self.worker.log().is_some() {
@@ -359,15 +361,18 @@ impl Session {
     }
 
     /// Writes a response that needs no waiting: head, content, end. Content beyond `copied_max` octets is
-    /// returned, to be written after `out`.
+    /// returned, to be written after `out`. `more`: another request has come already, and even a worker that is
+    /// stopping answers it.
     fn write_short(
         &mut self,
         response: &Response,
         out: &mut Vec<u8>,
         copied_max: usize,
+        more: bool,
     ) -> Result<(Persistence, Option<Bytes>), Misuse> {
         let machine = &mut self.machine;
-        let close = response.close.or(self.worker.ledger().is_stopping().then_some(CloseReason::Stopping));
+        let last = self.worker.ledger().is_stopping() && !more;
+        let close = response.close.or(last.then_some(CloseReason::Stopping));
         self.worker.with_date(|date| write_head(machine, response, close, false, date, out))?;
         let body = machine.body()?;
         let mut large = None;
@@ -390,7 +395,7 @@ impl Session {
         let response = service::malformed(why);
         let reason = CloseReason::Malformed(why);
         // Where nobody is left to read it, or the peer does not speak HTTP, the response does no harm.
-        if self.write_short(&response, out, usize::MAX).is_ok() {
+        if self.write_short(&response, out, usize::MAX, false).is_ok() {
             self.log_unreadable(&response, out.len() - before, Some(reason));
         }
         self.flush_then(out, Turn::Close(reason))

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 pub const VALUE_BYTES_MAX: usize = 2048;
 
 /// The format of the lines.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Format {
     /// The Common Log Format of NCSA httpd.
     Common,
