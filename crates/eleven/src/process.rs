@@ -41,6 +41,8 @@ pub struct Process {
 
 /// What is asked of a process that serves.
 pub struct Duties {
+    /// What is said to serve, before each address.
+    pub what: String,
     /// Where its number is written.
     pub pid_file: Option<PathBuf>,
     /// How long exchanges and tunnels may go on after an upgrade.
@@ -121,7 +123,7 @@ impl Process {
         duties: Duties,
         manager: &Manager,
     ) -> Result<Told, Failure> {
-        let Duties { pid_file, drain_timeout, admin, mut certificates, mut hang_up } = duties;
+        let Duties { what, pid_file, drain_timeout, admin, mut certificates, mut hang_up } = duties;
         let mut signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -134,6 +136,10 @@ impl Process {
         }
         let predecessor = self.predecessor.as_ref().map(|(_, pid)| *pid);
         let pid_file = pid_file.map(|path| PidFile::write(&path, predecessor)).transpose()?;
+        // Not before it can be told to reload, upgrade or stop.
+        for address in running.addresses() {
+            eprintln!("{what} on {address}");
+        }
         if let Some((channel, pid)) = &self.predecessor {
             match channel.send_ready() {
                 Ok(()) => eprintln!("eleven: process {} took over from process {pid}", std::process::id()),

@@ -56,13 +56,11 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
         service: Arc::new(move || Service::single(Handler::Application(Arc::clone(&handler)))),
     };
     let running = start_with(sockets, serving)?;
-    for address in running.addresses() {
-        eprintln!("Running {} on {address}", options.application);
-    }
     let reloaded = Arc::clone(&application);
     process.serve(
         running,
         Duties {
+            what: format!("Running {}", options.application),
             pid_file: options.pid_file.clone(),
             drain_timeout: DRAIN_TIMEOUT,
             admin,

@@ -72,9 +72,6 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         service: Arc::new(move || service.service()),
     };
     let running = start_with(sockets, options)?;
-    for address in running.addresses() {
-        eprintln!("Serving {} on {address}", file.display());
-    }
     let mut reloading = Reloading {
         file: file.to_owned(),
         quiet: listen.quiet,
@@ -85,6 +82,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     process.serve(
         running,
         Duties {
+            what: format!("Serving {}", file.display()),
             pid_file: listen.pid_file.clone().or_else(|| plan.process.pid_file.clone()),
             drain_timeout: Duration::from_millis(plan.process.drain_timeout_ms),
             admin,
@@ -271,12 +269,10 @@ pub fn run(
         service,
     };
     let running = start_with(sockets, options)?;
-    for address in running.addresses() {
-        eprintln!("{what} on {address}");
-    }
     process.serve(
         running,
         Duties {
+            what: what.to_owned(),
             pid_file: listen.pid_file.clone(),
             drain_timeout: DRAIN_TIMEOUT,
             admin,
