@@ -11,7 +11,6 @@ mod long;
 #[cfg(test)]
 mod tests;
 
-use crate::access_log;
 use crate::record::Record;
 use crate::request::{Peer, Request, RequestContent};
 use crate::response::{Content, Response};
@@ -260,7 +259,7 @@ impl Session {
                 }
             }
             // The clock is read for those who look at the times.
-            let is_timed = self.worker.log().is_some_and(access_log::Worker::is_timed);
+            let is_timed = self.worker.log().is_some_and(|log| log.is_timed());
             let started = is_timed.then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();
