@@ -92,6 +92,16 @@ struct Shared {
     counts: RefCell<PoolCounts>,
 }
 
+/// Where a pool keeps the connections of one key, for whoever asks for the same key often.
+#[derive(Clone)]
+pub struct Handle(Rc<Origin>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Handle({} idle)", self.0.idle.borrow().len())
+    }
+}
+
 struct Origin {
     /// One permit per connection that may be busy.
     permits: Arc<Semaphore>,
@@ -134,6 +144,32 @@ impl Pool {
         origin
     }
 
+    /// Where the connections of this key are kept.
+    pub fn handle(&self, key: &Rc<Key>) -> Handle {
+        Handle(self.origin(key))
+    }
+
+    /// An idle connection that still lives, if there is one and no limit stands against it. Waits for nothing.
+    pub fn checkout_idle(&self, handle: &Handle) -> Option<Pooled> {
+        let origin = &handle.0;
+        if origin.idle.borrow().is_empty() {
+            return None;
+        }
+        let permit = Arc::clone(&origin.permits).try_acquire_owned().ok()?;
+        let connection = self.take_idle(origin)?;
+        Some(self.reused(connection, Rc::clone(origin), Some(permit)))
+    }
+
+    fn reused(
+        &self,
+        connection: Box<Connection>,
+        origin: Rc<Origin>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Pooled {
+        self.0.counts.borrow_mut().reused += 1;
+        Pooled { connection: Some(connection), origin, pool: self.clone(), reused: true, permit }
+    }
+
     /// A connection for this key: an idle one that still lives, else a new one by `connect`, else the wait for
     /// one that is given back. The caller sets a deadline by dropping the future.
     ///
@@ -150,14 +186,7 @@ impl Pool {
             Err(_) => Arc::clone(&origin.permits).acquire_owned().await.ok(),
         };
         if let Some(connection) = self.take_idle(&origin) {
-            self.0.counts.borrow_mut().reused += 1;
-            return Ok(Pooled {
-                connection: Some(connection),
-                origin,
-                pool: self.clone(),
-                reused: true,
-                permit,
-            });
+            return Ok(self.reused(connection, origin, permit));
         }
         let connection = connect().await?;
         self.0.counts.borrow_mut().opened += 1;

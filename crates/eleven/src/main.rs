@@ -6,9 +6,7 @@ mod cli;
 mod command;
 mod config;
 mod logging;
-mod notify;
-mod pid_file;
-mod process;
+mod signals;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -14,10 +14,9 @@ use crate::handler::{Handled, Handler};
 use crate::metrics::Metrics;
 use crate::request::Request;
 use crate::response::Response;
-use crate::serve::{Options, Running, Sockets, StartError, start_with};
+use crate::serve::{Options, Running, StartError, start as start_server};
 use crate::service::{Service, refusal};
 use crate::worker::{Settings, Worker};
-use eleven_net::handover::Inherited;
 use eleven_net::listener::ListenAddr;
 use eleven_semantics::names::Known;
 use eleven_semantics::{Method, Status};
@@ -182,12 +181,7 @@ fn harden(response: &mut Response) {
 ///
 /// # Errors
 /// If its address cannot be listened on.
-pub fn start(
-    plan: &AdminPlan,
-    metrics: Arc<Metrics>,
-    mounts: Mounts,
-    inherited: &Inherited,
-) -> Result<Running, StartError> {
+pub fn start(plan: &AdminPlan, metrics: Arc<Metrics>, mounts: Mounts) -> Result<Running, StartError> {
     let mut settings = Settings::default();
     settings.limits.content_bytes_max = CONTENT_BYTES_MAX;
     settings.timeouts.stop_timeout_ms = STOP_TIMEOUT_MS;
@@ -196,10 +190,8 @@ pub fn start(
         let admin = Admin { access: access.clone(), metrics: metrics.clone(), mounts: mounts.clone() };
         Service::single(Handler::Admin(Rc::new(admin)))
     };
-    let listen = vec![plan.address.clone().into()];
-    let sockets = Sockets::open(&listen, 1, inherited)?;
-    let options = Options {
-        listen,
+    let running = start_server(Options {
+        listen: vec![plan.address.clone().into()],
         workers: 1,
         settings,
         connections_max: CONNECTIONS_MAX,
@@ -207,8 +199,7 @@ pub fn start(
         log: None,
         metrics: Arc::default(),
         service: Arc::new(service),
-    };
-    let running = start_with(sockets, options)?;
+    })?;
     if let ListenAddr::Unix(path) = &plan.address {
         use std::os::unix::fs::PermissionsExt;
         // Whoever may open the socket may look: its owner, unless somebody widens it.

@@ -9,6 +9,7 @@ use crate::echo::Echo;
 use crate::files::Files;
 use crate::fixed::{Fixed, Redirect};
 use crate::proxy::Gateway;
+use crate::proxy::asking::Soon;
 use crate::proxy::caching::Caching;
 use crate::proxy::open::OpenProxy;
 use crate::request::Request;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 pub enum Handled {
     /// At once, without waiting: the fast path.
     Ready(Response),
+    /// Probably in a moment: whoever has the answer written polls it.
+    Soon(Soon),
     /// When the future is done. The request was taken along.
     Later(Pin<Box<dyn Future<Output = Response>>>),
 }

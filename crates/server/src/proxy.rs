@@ -4,6 +4,7 @@
 //!
 //! What is forwarded is decided in `eleven_semantics::forwarding`; octets are moved in `proxy/flow.rs`.
 
+pub mod asking;
 pub mod buffer;
 pub mod caching;
 pub mod flow;
@@ -17,6 +18,7 @@ use crate::before::client::TrustedProxies;
 use crate::handler::Handled;
 use crate::request::{Peer, Request, RequestContent};
 use crate::response::{Content, Response};
+use asking::{Soon, Spare};
 use buffer::{BufferPlan, Buffered};
 use bytes::Bytes;
 use eleven_client::error::{Cause, Failure, Phase, RetrySafety};
@@ -152,6 +154,7 @@ pub struct Gateway {
     budget: Budget,
     sticky: Option<Sticky>,
     watch: Watch,
+    spare: Spare,
     /// Rules for clients whose word is replaced, and for those whose word is kept.
     replace: Rc<Rules>,
     append: Rc<Rules>,
@@ -166,25 +169,21 @@ impl std::fmt::Debug for Gateway {
 impl Gateway {
     /// Starts a gateway on this worker, inside its runtime: tasks of its own sweep the pool and check servers.
     pub fn start(plan: Arc<GatewayPlan>) -> Rc<Gateway> {
-        let dialer = Dialer::new(Resolver::new(resolve::Limits::default()), plan.dial.clone());
-        Self::with_dialer(plan, dialer)
-    }
-
-    /// The same, connecting in this way.
-    pub fn with_dialer(plan: Arc<GatewayPlan>, dialer: Dialer) -> Rc<Gateway> {
         let pool = Pool::new(plan.pool.clone());
         tokio::task::spawn_local(pool.clone().sweep_every(SWEEP));
+        let resolver = Resolver::new(resolve::Limits::default());
         let told = match plan.rules.provenance {
             Provenance::Pass => Told::Nothing,
             Provenance::Replace(told) | Provenance::Append(told) => told,
         };
         let gateway = Rc::new(Gateway {
             group: Group::new(&plan.servers, &plan.shared, plan.balance.clone(), plan.ejection.clone()),
-            dialer,
+            dialer: Dialer::new(resolver, plan.dial.clone()),
             pool,
             budget: Budget::new(plan.retries_per_ten),
             sticky: plan.sticky.as_ref().map(|sticky| Sticky::new(sticky, &plan.servers)),
             watch: Watch::start(),
+            spare: Spare::default(),
             replace: Rc::new(plan.rules.clone()),
             append: Rc::new(Rules { provenance: Provenance::Append(told), ..plan.rules.clone() }),
             plan,
@@ -206,16 +205,10 @@ impl Gateway {
             response.add(Known::Allow, "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
             return response.into();
         }
-        let gateway = Rc::clone(self);
-        let request = request.take();
-        Handled::later(async move {
-            let mut cookie = None;
-            let mut response = gateway.ask(request, &mut cookie).await.unwrap_or_else(|failed| *failed);
-            if let Some(cookie) = cookie {
-                stick(response.fields.to_mut(), cookie);
-            }
-            response
-        })
+        match self.prepare(request) {
+            Ok(asking) => Soon::ask(self, asking, request),
+            Err(answer) => (*answer).into(),
+        }
     }
 
     fn rules_for(&self, request: &Request) -> &Rc<Rules> {
@@ -223,156 +216,9 @@ impl Gateway {
         if trusted { &self.append } else { &self.replace }
     }
 
-    /// Asks a server. `cookie` is the sticky cookie to set, if there is one to set; it is for this client and not
-    /// for a store.
-    ///
-    /// # Errors
-    /// The response that says so, if no server answered: a cache may have something better.
-    pub async fn ask(
-        &self,
-        mut request: Request,
-        cookie: &mut Option<Vec<u8>>,
-    ) -> Result<Response, Box<Response>> {
-        let host = authority(&request);
-        let rules = self.rules_for(&request);
-        let offered = offered_upgrade(&request);
-        let onward = forwarding::request(
-            &request.head.method,
-            request.head.version,
-            request.head.framing.has_body(),
-            &mut request.head.fields,
-            rules,
-            &hop(&request.peer, &host),
-        );
-        let te_trailers = match onward {
-            Ok(Onward::Forward { te_trailers, .. }) => te_trailers,
-            Ok(Onward::AnswerHere) => return Ok(final_recipient(&request.head.method)),
-            Err(refusal) => return Ok(self.refused(refusal)),
-        };
-        self.budget.deposit();
-        let interim = request.interim();
-        let hash = self.hash(&request);
-        let wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(&request.head.fields));
-        let mut length = length(&request);
-        let mut buffered = None;
-        if let Some(plan) = &self.plan.buffer {
-            // Boxed: every request carries the memory of this future, and most have no content.
-            match Box::pin(buffer(plan, &mut request)).await {
-                Ok(taken) => buffered = taken,
-                Err(response) => return Ok(*response),
-            }
-        }
-        let mut upload = match &buffered {
-            Some(buffered) => {
-                length = buffered.length().map_or(Length::Unknown, Length::Known);
-                buffered.upload()
-            }
-            None => upload(std::mem::take(&mut request.content)),
-        };
-        // Whoever has all of the content has met the expectation.
-        let expects = buffered.is_none() && request.head.expectation == Expectation::Continue;
-        let mut tried: Vec<usize> = Vec::new();
-        let mut attempts = 0;
-        let mut last: Option<Box<Failure>> = None;
-        let mut fresh = false;
-        loop {
-            let returns = wanted.filter(|&wanted| self.group.takes_back(wanted, &tried));
-            let Some(index) = returns.or_else(|| self.group.pick(hash, &tried)) else {
-                let failed = match last {
-                    Some(failure) => self.failed(&failure),
-                    None => self.error(ProxyError::DestinationUnavailable, None),
-                };
-                return Err(failed.into());
-            };
-            let server = self.group.server(index);
-            if expects && server.version() == Some(Version::Http10) {
-                // RFC 2616 §8.2.3: the expectation cannot be met beyond.
-                return Ok(Response::new(Status::EXPECTATION_FAILED));
-            }
-            let target = match self.target(&mut request, server) {
-                Ok(target) => target.into_owned(),
-                Err(_) => return Ok(Response::new(Status::BAD_REQUEST)),
-            };
-            let outgoing = Outgoing {
-                host: Some(self.host(&host, server)),
-                length,
-                te_trailers,
-                expect_continue: expects && matches!(upload, Upload::Pipe(_)),
-                ..Outgoing::new(&request.head.method, &target, b"", &request.head.fields)
-            };
-            let again = upload.again();
-            let result = self.attempt(server, &outgoing, upload, rules, fresh, &request, &interim).await;
-            let (failed, reused) = match result {
-                Ok(answered) => {
-                    self.group.succeeded(index);
-                    if let Some(sticky) = self.sticky.as_ref().filter(|_| wanted != Some(index)) {
-                        *cookie = sticky.set_cookie(index, request.scheme() == Scheme::Https);
-                    }
-                    return self.respond(answered, offered.as_deref());
-                }
-                Err(failed) => failed,
-            };
-            let Failed { failure, upload: untouched } = failed;
-            if matches!(failure.phase, Phase::Resolve | Phase::Connect | Phase::Tls | Phase::Head) {
-                self.group.failed(index);
-            }
-            let again = again.or(untouched).or_else(|| buffered.as_ref().map(Buffered::upload));
-            // An idle connection that the server had just closed says nothing about the server.
-            let stale = reused && failure.cause == Cause::Closed;
-            // Only what a server may have worked on costs: repeating the rest adds no load.
-            let free = stale || failure.phase <= Phase::Tls;
-            attempts += if free { 1 } else { ATTEMPT_WEIGHT };
-            let may_retry = failure.retry.is_safe()
-                && attempts < self.plan.attempts_max * ATTEMPT_WEIGHT
-                && (free || !matches!(failure.cause, Cause::Timeout(_)));
-            let Some(next) = again.filter(|_| may_retry && (free || self.budget.withdraw())) else {
-                return Err(self.failed(&failure).into());
-            };
-            tracing::debug!(%failure, server = %server.plan, "trying again");
-            upload = next;
-            fresh = stale;
-            if !stale && self.group.servers().len() > 1 {
-                tried.push(index);
-            } else if failure.phase == Phase::Connect {
-                return Err(self.failed(&failure).into());
-            }
-            last = Some(failure);
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    async fn attempt(
-        &self,
-        server: &Server,
-        outgoing: &Outgoing<'_>,
-        upload: Upload,
-        rules: &Rc<Rules>,
-        fresh: bool,
-        request: &Request,
-        interim: &crate::response::InterimSender,
-    ) -> Result<Answered, (Failed, bool)> {
-        let lease = server.lease();
-        let connected = self.connect(server, fresh, request).await;
-        let connection = match connected {
-            Ok(connection) => connection,
-            Err(failure) => {
-                let upload = Some(upload).filter(|upload| matches!(upload, Upload::Pipe(_)));
-                return Err((Failed { failure: failure.into(), upload }, false));
-            }
-        };
-        let reused = connection.is_reused();
-        let rules = Rc::clone(rules);
-        let flow =
-            Flow::begin(connection, Some(lease), outgoing, upload, rules, self.plan.timeouts, &self.watch)
-                .map_err(|failed| (failed, reused))?;
-        let answered = flow.answer(outgoing.method, interim).await.map_err(|failed| (failed, reused))?;
-        server.learn_version(answered.version);
-        Ok(answered)
-    }
-
-    async fn connect(&self, server: &Server, fresh: bool, request: &Request) -> Result<Pooled, Failure> {
+    async fn connect(&self, server: &Server, fresh: bool, peer: &Peer) -> Result<Pooled, Failure> {
         let mut key = Rc::clone(&server.key);
-        let header = server.plan.proxy_protocol.map(|version| proxy_header(version, request));
+        let header = server.plan.proxy_protocol.map(|version| proxy_header(version, peer));
         if let Some(header) = &header {
             // A connection is one client's, and said so in its first octets.
             let isolation = xxhash_rust::xxh3::xxh3_64(header);
@@ -419,15 +265,15 @@ impl Gateway {
         Ok(Connection::new(stream, Arc::clone(&self.plan.protocol), name, address))
     }
 
-    /// The target for a server: as received (9110-7.7-03), unless it was rewritten, or has dot segments that the
-    /// server might resolve differently than whoever judged the request (fault X21).
-    fn target<'a>(&self, request: &'a mut Request, server: &Server) -> Result<Cow<'a, [u8]>, InvalidPath> {
+    /// The target for a server, where it is not the one received (9110-7.7-03): it was rewritten, or has dot
+    /// segments that the server might resolve differently than whoever judged the request (fault X21).
+    fn other_target(&self, request: &mut Request, server: &Server) -> Result<Option<Vec<u8>>, InvalidPath> {
         if request.head.target.form() == Form::Asterisk {
-            return Ok(Cow::Borrowed(b"*"));
+            return Ok(None);
         }
         let canonical = request.rewritten_path().is_some() || has_dot_segment(request.head.target.path());
         if !canonical && server.plan.prefix.is_empty() {
-            return Ok(request.head.target.path_and_query());
+            return Ok(None);
         }
         let mut out = server.plan.prefix.as_bytes().to_vec();
         if canonical {
@@ -439,7 +285,7 @@ impl Gateway {
             out.push(b'?');
             out.extend_from_slice(query);
         }
-        Ok(Cow::Owned(out))
+        Ok(Some(out))
     }
 
     fn host<'a>(&'a self, host: &'a [u8], server: &'a Server) -> &'a [u8] {
@@ -593,9 +439,9 @@ impl SplitOnce for [u8] {
     }
 }
 
-fn proxy_header(version: proxy_protocol::Version, request: &Request) -> Vec<u8> {
+fn proxy_header(version: proxy_protocol::Version, peer: &Peer) -> Vec<u8> {
     let mut out = Vec::new();
-    let header = match request.peer.address {
+    let header = match peer.address {
         Some(source) => {
             let ip = source.ip();
             let local = if ip.is_ipv4() {
@@ -603,7 +449,7 @@ fn proxy_header(version: proxy_protocol::Version, request: &Request) -> Vec<u8> 
             } else {
                 std::net::IpAddr::from([0u16; 8])
             };
-            let destination = SocketAddr::new(local, request.peer.local_port);
+            let destination = SocketAddr::new(local, peer.local_port);
             proxy_protocol::Header::Proxied { source, destination }
         }
         None => proxy_protocol::Header::Local,

@@ -117,6 +117,32 @@ impl Request {
         std::mem::replace(self, left)
     }
 
+    /// Moves the request into `kept`, and the memory of what was there into this one; what is left is empty, as
+    /// after [`Request::take`].
+    pub(crate) fn move_into(&mut self, kept: &mut Request) {
+        std::mem::swap(self, kept);
+        self.peer.clone_from(&kept.peer);
+        self.is_logged = kept.is_logged;
+        if self.is_logged {
+            self.head.clone_from(&kept.head);
+        } else {
+            // Of another client, perhaps.
+            self.head.fields.clear();
+        }
+        self.renew();
+        self.received_target.clone_from(&kept.received_target);
+    }
+
+    /// Sends interim responses to where `other` sends them.
+    pub(crate) fn share_interim(&mut self, other: &mut Request) {
+        self.interim = Some(other.interim());
+    }
+
+    /// Whether anybody asked for the way of interim responses.
+    pub(crate) fn has_interim(&self) -> bool {
+        self.interim.is_some()
+    }
+
     /// A request made from this one, of the same client and over the same way for interim responses, but with
     /// another method, target, header section and content. What the path was rewritten to stays.
     pub(crate) fn derive(
@@ -156,24 +182,13 @@ impl Request {
     /// # Errors
     /// If the path names nothing that could be looked up.
     pub fn path(&mut self) -> Result<&[u8], InvalidPath> {
-        self.find_path();
-        self.found_path()
-    }
-
-    /// Computes the canonical path, so that [`Request::found_path`] has it.
-    pub(crate) fn find_path(&mut self) {
         if self.path_state == PathState::Unknown {
             let result = target::canonical_path_into(self.head.target.path(), &mut self.path);
             self.path_state = result.map_or_else(PathState::Invalid, |()| PathState::Known);
         }
-    }
-
-    /// The canonical path as it was last computed; empty if it never was.
-    pub(crate) fn found_path(&self) -> Result<&[u8], InvalidPath> {
         match self.path_state {
             PathState::Invalid(why) => Err(why),
-            PathState::Unknown => Ok(b""),
-            PathState::Known | PathState::Rewritten => Ok(&self.path),
+            _ => Ok(&self.path),
         }
     }
 

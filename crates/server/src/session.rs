@@ -2,12 +2,14 @@
 //! lets the machine find requests, asks the service, and writes what the machine makes of the responses.
 //!
 //! Most exchanges go the short way: the request has come whole, its handler answers at once from memory, and
-//! everything is done in one read and one write out of buffers that the worker lends. Whatever has to wait
+//! everything is done in one read and one write out of buffers that the worker lends. An answer that comes soon,
+//! from a server behind this one, is waited for in between (`session/soon.rs`). Whatever has to wait longer
 //! (content, a slow handler, a large file, a full socket) goes the long way, `session/long.rs`.
 //! All decisions are taken below or in handlers; this file moves octets.
 
 mod close;
 mod long;
+mod soon;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +24,13 @@ use eleven_messaging::{
 };
 use eleven_net::ledger::{Phase, Slot, Verdict};
 use eleven_net::{PeerAddr, Stream, clock};
-use eleven_semantics::Status;
 use eleven_semantics::target::Scheme;
+use eleven_semantics::{Fields, Method, Status, Version};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// Content from memory that is copied behind its head, so that pipelined responses leave in one write. Larger
 /// content is written from where it is.
@@ -44,6 +46,8 @@ pub(crate) struct Session {
     /// Octets received and not yet taken: the beginning of a head, as a rule empty.
     carry: Vec<u8>,
     number: u64,
+    /// An answer that comes soon.
+    awaited: Option<Box<soon::Awaited>>,
 }
 
 /// What comes after a round.
@@ -80,6 +84,7 @@ pub fn serve(
         worker,
         peer: Rc::new(Peer { address, scheme, local_port }),
         carry: Vec::new(),
+        awaited: None,
     })
     .run()
 }
@@ -121,12 +126,20 @@ impl Session {
         // What the long way left over is looked at before anything is read.
         let mut fresh = !self.carry.is_empty() && self.slot.phase() == Phase::Idle;
         loop {
-            let mut scratch = self.worker.take_scratch();
-            let turn = self.round(&mut scratch, std::mem::take(&mut fresh));
-            self.worker.return_scratch(scratch);
-            match turn {
-                Turn::Wait => {}
-                other => return Poll::Ready(other),
+            if self.awaited.is_none() {
+                let mut scratch = self.worker.take_scratch();
+                let turn = self.round(&mut scratch, std::mem::take(&mut fresh));
+                self.worker.return_scratch(scratch);
+                match turn {
+                    Turn::Wait => {}
+                    other => return Poll::Ready(other),
+                }
+            }
+            if self.awaited.is_some() {
+                match ready!(self.poll_awaited(cx)) {
+                    Turn::Wait => {}
+                    other => return Poll::Ready(other),
+                }
             }
             if let Poll::Ready(verdict) = self.slot.poll_verdict(cx)
                 && let Some(reason) = self.on_verdict(verdict)
@@ -181,7 +194,7 @@ impl Session {
         let mut response = service::refusal(status, why);
         response.close = Some(reason);
         let mut out = Vec::new();
-        if self.write_short(&response, &mut out, usize::MAX, false).is_ok() {
+        if self.write_short(&response, &mut out, usize::MAX).is_ok() {
             let _ = self.stream.try_write(&out);
             self.log_unreadable(&response, out.len(), Some(reason));
         }
@@ -258,9 +271,7 @@ impl Session {
                     Err(why) => return self.refuse(out, why),
                 }
             }
-            // The clock is read for those who look at the times.
-            let is_timed = self.worker.log().is_some_and(|log| log.is_timed());
-            let started = is_timed.then(clock::now);
+            let started = self.worker.log().is_some().then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();
             let handled = catch_unwind(AssertUnwindSafe(|| service.handle(request, &self.worker)));
@@ -275,6 +286,13 @@ impl Session {
                 {
                     response
                 }
+                // Nothing else is under way on the connection.
+                crate::handler::Handled::Soon(soon)
+                    if interim.is_none() && out.is_empty() && at == input.len() && !end_of_input =>
+                {
+                    self.expect(soon, request, is_safe);
+                    return Turn::Wait;
+                }
                 handled => {
                     let rest = input[at..].to_vec();
                     let meta = self.worker.log().map(|_| long::Meta::of(request));
@@ -285,14 +303,12 @@ impl Session {
                 }
             };
             let before = out.len();
-            let Ok((persistence, large)) =
-                self.write_short(&response, out, COPIED_BYTES_MAX, at < input.len())
-            else {
+            let Ok((persistence, large)) = self.write_short(&response, out, COPIED_BYTES_MAX) else {
                 return self.flush_then(out, Turn::Close(CloseReason::Internal));
             };
-            if self.worker.log().is_some() {
+            if let Some(started) = started {
                 let sent = (out.len() - before + large.as_ref().map_or(0, Bytes::len)) as u64;
-                self.log(request, &response, sent, started, service.name(), persistence);
+                self.log(&Asked::by(request), &response, sent, started, persistence);
             }
             let next = match persistence {
                 Persistence::Keep => None,
@@ -323,10 +339,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn is_bodiless(&self, response: &Response, request: &Request) -> bool {
-        request.head.method == eleven_semantics::Method::Head || response.status.never_has_content()
     }
 
     /// Takes the content of a request if all of it is in the input.
@@ -360,18 +372,15 @@ impl Session {
     }
 
     /// Writes a response that needs no waiting: head, content, end. Content beyond `copied_max` octets is
-    /// returned, to be written after `out`. `more`: another request has come already, and even a worker that is
-    /// stopping answers it.
+    /// returned, to be written after `out`.
     fn write_short(
         &mut self,
         response: &Response,
         out: &mut Vec<u8>,
         copied_max: usize,
-        more: bool,
     ) -> Result<(Persistence, Option<Bytes>), Misuse> {
         let machine = &mut self.machine;
-        let last = self.worker.ledger().is_stopping() && !more;
-        let close = response.close.or(last.then_some(CloseReason::Stopping));
+        let close = response.close.or(self.worker.ledger().is_stopping().then_some(CloseReason::Stopping));
         self.worker.with_date(|date| write_head(machine, response, close, false, date, out))?;
         let body = machine.body()?;
         let mut large = None;
@@ -394,7 +403,7 @@ impl Session {
         let response = service::malformed(why);
         let reason = CloseReason::Malformed(why);
         // Where nobody is left to read it, or the peer does not speak HTTP, the response does no harm.
-        if self.write_short(&response, out, usize::MAX, false).is_ok() {
+        if self.write_short(&response, out, usize::MAX).is_ok() {
             self.log_unreadable(&response, out.len() - before, Some(reason));
         }
         self.flush_then(out, Turn::Close(reason))
@@ -457,36 +466,29 @@ impl Session {
 
     fn log(
         &self,
-        request: &Request,
+        asked: &Asked<'_>,
         response: &Response,
         sent: u64,
-        started: Option<tokio::time::Instant>,
-        handler: &'static str,
+        started: tokio::time::Instant,
         persistence: Persistence,
     ) {
         let Some(log) = self.worker.log() else { return };
-        let head = &request.head;
+        let (seconds, nanos) = clock::wall();
+        let is_bodiless = *asked.method == Method::Head || response.status.never_has_content();
         let mut record = Record {
-            time_unix_ms: match started {
-                Some(_) => wall_ms(),
-                None => self.worker.now().0 * 1000,
-            },
+            time_unix_ms: seconds * 1000 + i64::from(nanos / 1_000_000),
             client: self.peer.ip(),
-            method: head.method.as_str().as_bytes(),
-            target: request.received_target(),
-            version: head.version,
-            host: head.fields.get(eleven_semantics::Known::Host).unwrap_or_default(),
-            handler,
-            request_fields: Some(&head.fields),
+            method: asked.method.as_str().as_bytes(),
+            target: asked.target,
+            version: asked.version,
+            host: asked.fields.get(eleven_semantics::Known::Host).unwrap_or_default(),
+            handler: self.worker.service().name(),
+            request_fields: Some(asked.fields),
             response_fields: Some(response.fields.get()),
             status: response.status.code(),
-            content_bytes: if self.is_bodiless(response, request) {
-                0
-            } else {
-                response.content.length().unwrap_or(0)
-            },
+            content_bytes: if is_bodiless { 0 } else { response.content.length().unwrap_or(0) },
             sent_bytes: sent,
-            duration_us: started.map_or(0, |started| started.elapsed().as_micros() as u64),
+            duration_us: started.elapsed().as_micros() as u64,
             connection: self.number,
             requests_before: self.machine.served().saturating_sub(1),
             closed: match persistence {
@@ -504,8 +506,9 @@ impl Session {
     /// Logs the answer to octets that never became a request.
     fn log_unreadable(&self, response: &Response, sent: usize, reason: Option<CloseReason>) {
         let Some(log) = self.worker.log() else { return };
+        let (seconds, nanos) = clock::wall();
         log.record(&Record {
-            time_unix_ms: wall_ms(),
+            time_unix_ms: seconds * 1000 + i64::from(nanos / 1_000_000),
             client: self.peer.ip(),
             status: response.status.code(),
             content_bytes: response.content.length().unwrap_or(0),
@@ -522,10 +525,24 @@ impl Session {
     }
 }
 
-/// Milliseconds since 1970.
-fn wall_ms() -> i64 {
-    let (seconds, nanos) = clock::wall();
-    seconds * 1000 + i64::from(nanos / 1_000_000)
+/// What the log tells of a request.
+struct Asked<'a> {
+    method: &'a Method,
+    target: &'a [u8],
+    version: Version,
+    fields: &'a Fields,
+}
+
+impl<'a> Asked<'a> {
+    fn by(request: &'a Request) -> Asked<'a> {
+        let head = &request.head;
+        Asked {
+            method: &head.method,
+            target: request.received_target(),
+            version: head.version,
+            fields: &head.fields,
+        }
+    }
 }
 
 /// Content of a request, as far as it stood in the input.

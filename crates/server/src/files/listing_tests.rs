@@ -40,6 +40,7 @@ async fn ask(site: &Site, method: Method, target: &str, lines: &[(&str, &str)]) 
     realise(match site.files.handle(&mut request, &worker) {
         Handled::Ready(response) => response,
         Handled::Later(later) => later.await,
+        Handled::Soon(soon) => panic!("{soon:?}: files ask nobody"),
     })
 }
 

@@ -113,7 +113,7 @@ impl Site {
         let worker = Worker { hot: &self.hot, now: self.now, now_ms: self.now_ms, random: || Ok([0xab; 16]) };
         match self.files.handle(&mut request, &worker) {
             Handled::Ready(response) => realise(response),
-            Handled::Later(_) => panic!("{target}: not at once"),
+            Handled::Later(_) | Handled::Soon(_) => panic!("{target}: not at once"),
         }
     }
 

@@ -32,6 +32,7 @@ async fn finish(handled: Handled) -> Answer {
     realise(match handled {
         Handled::Ready(response) => response,
         Handled::Later(later) => later.await,
+        Handled::Soon(soon) => panic!("{soon:?}: files ask nobody"),
     })
 }
 

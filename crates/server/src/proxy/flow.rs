@@ -20,7 +20,7 @@ use eleven_semantics::forwarding::{self, Rules};
 use eleven_semantics::{Fields, Method, Status, Version};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A response up to this size is gathered if it is already there; one beyond flows.
@@ -119,11 +119,16 @@ pub struct Flow {
     at: usize,
     touched: bool,
     head_seen: bool,
+    /// What the method says: the response has no content, and the request may be repeated.
+    is_head: bool,
+    is_idempotent: bool,
     /// The connection itself was authenticated: it serves nobody else (fault X25).
     bound: bool,
     rules: Rc<Rules>,
     timeouts: Timeouts,
     patience: Patience,
+    /// Content of the response that is here, until it is known whether it is all of it.
+    gathered: Gathered,
     /// The content is held back until the server, or nobody for some time, says 100.
     holds_content: bool,
 }
@@ -149,16 +154,25 @@ impl Watch {
     }
 
     fn patience(&self) -> Patience {
-        // There is always room in it.
-        Patience { slot: self.0.enter(None).ok(), waiting_ms: 0 }
+        Patience { clock: Clock::Ledger(Rc::clone(&self.0)), waiting_ms: 0, waited_ms: 0 }
     }
 }
 
 /// What is waited for at most.
 struct Patience {
-    slot: Option<Slot>,
+    clock: Clock,
     /// What is being waited for; 0 after progress, so that the wait begins anew.
     waiting_ms: u64,
+    /// Waited before this clock ran.
+    waited_ms: u64,
+}
+
+/// Where a wait is written down. A place in the ledger is taken by the first wait: many exchanges have none.
+enum Clock {
+    Ledger(Rc<Ledger>),
+    Slot(Slot),
+    /// Somebody else watches.
+    Elsewhere(Rc<Ledger>),
 }
 
 /// An event of the connection, without a borrow.
@@ -197,38 +211,80 @@ impl Flow {
             at: 0,
             touched: false,
             head_seen: false,
+            is_head: *request.method == Method::Head,
+            is_idempotent: request.method.is_idempotent(),
             bound: forwarding::binds_connection(request.fields),
             rules,
             timeouts,
             patience: watch.patience(),
+            gathered: Gathered::default(),
         })
     }
 
-    /// Waits for the final head, passing interim ones on, and for content that is already there.
+    /// Keeps no deadline until [`Flow::watch`]: whoever polls it keeps one.
+    pub fn unwatched(mut self) -> Flow {
+        if let Clock::Ledger(ledger) = &self.patience.clock {
+            self.patience.clock = Clock::Elsewhere(Rc::clone(ledger));
+        }
+        self
+    }
+
+    /// Keeps deadlines from now on, of which so many milliseconds have passed.
+    pub fn watch(&mut self, waited_ms: u64) {
+        if let Clock::Elsewhere(ledger) = &self.patience.clock {
+            let clock = Clock::Ledger(Rc::clone(ledger));
+            self.patience = Patience { clock, waiting_ms: 0, waited_ms };
+        }
+    }
+
+    /// Waits for [`Flow::poll_answer`].
+    ///
+    /// # Errors
+    /// As [`Flow::poll_answer`].
+    pub async fn answer(self, interim: &InterimSender) -> Result<Answered, Failed> {
+        let mut flow = Some(self);
+        poll_fn(|cx| Flow::poll_answer(&mut flow, cx, || interim.clone(), &mut Fields::new())).await
+    }
+
+    /// The answer to the exchange in `flow`, which is taken out when there is one or none will come: its final
+    /// head, and its content as far as it is here. Interim responses are passed on to whom `interim` names.
+    /// `memory` is used for the fields.
     ///
     /// # Errors
     /// Any failure before anything of the response was handed out.
-    pub async fn answer(mut self, method: &Method, interim: &InterimSender) -> Result<Answered, Failed> {
-        loop {
-            match poll_fn(|cx| self.poll(cx)).await {
-                Ok(Found::Interim) => self.pass_interim(interim),
-                Ok(Found::Head) => {
-                    self.head_seen = true;
-                    return self.respond(method).await.map_err(|mut failure| {
-                        // Nothing of it reached the client, so repeating is as safe as the method.
-                        if method.is_idempotent() {
-                            failure.retry = RetrySafety::Idempotent;
-                        }
-                        Failed { failure: failure.into(), upload: None }
-                    });
-                }
-                Ok(Found::Switched) => return self.switched(),
-                Ok(Found::Data(_) | Found::End(_)) => {
-                    return Err(self.failed(Failure::new(Phase::Head, Cause::Closed)));
-                }
-                Err(failure) => return Err(self.failed(failure)),
+    pub fn poll_answer(
+        flow: &mut Option<Flow>,
+        cx: &mut Context<'_>,
+        mut interim: impl FnMut() -> InterimSender,
+        memory: &mut Fields,
+    ) -> Poll<Result<Answered, Failed>> {
+        let found = loop {
+            let Some(flow) = flow.as_mut() else { break Ok(Found::End(None)) };
+            match ready!(flow.poll(cx)) {
+                Ok(Found::Interim) => flow.pass_interim(&mut interim),
+                found => break found,
             }
-        }
+        };
+        let Some(mut flow) = flow.take() else {
+            let failure = Failure::new(Phase::Prepare, Cause::Closed).into();
+            return Poll::Ready(Err(Failed { failure, upload: None }));
+        };
+        Poll::Ready(match found {
+            Ok(Found::Head) => {
+                flow.head_seen = true;
+                let is_idempotent = flow.is_idempotent;
+                flow.respond(cx, memory).map_err(|mut failure| {
+                    // Nothing of it reached the client, so repeating is as safe as the method.
+                    if is_idempotent {
+                        failure.retry = RetrySafety::Idempotent;
+                    }
+                    Failed { failure: failure.into(), upload: None }
+                })
+            }
+            Ok(Found::Switched) => flow.switched(),
+            Ok(_) => Err(flow.failed(Failure::new(Phase::Head, Cause::Closed))),
+            Err(failure) => Err(flow.failed(failure)),
+        })
     }
 
     fn failed(self, failure: Failure) -> Failed {
@@ -238,7 +294,7 @@ impl Flow {
 
     /// 9110-15.2-04. A 100 is not passed on as such: it lets us read the content, and reading it makes our own
     /// connection say 100 to the client.
-    fn pass_interim(&mut self, interim: &InterimSender) {
+    fn pass_interim(&mut self, interim: &mut impl FnMut() -> InterimSender) {
         let head = self.connection.head_mut();
         if head.status == Status::CONTINUE {
             return;
@@ -246,16 +302,16 @@ impl Flow {
         let (status, version) = (head.status, head.version);
         let mut fields = std::mem::take(&mut head.fields);
         if forwarding::response(version, false, &mut fields, &self.rules).is_ok() {
-            interim.send(status, fields);
+            interim().send(status, fields);
         }
     }
 
-    async fn respond(mut self, method: &Method) -> Result<Answered, Failure> {
-        let described = (*method == Method::Head)
-            .then(|| length_for_get(self.connection.head(), self.connection.machine().config()));
+    fn respond(mut self, cx: &mut Context<'_>, memory: &mut Fields) -> Result<Answered, Failure> {
+        let described =
+            self.is_head.then(|| length_for_get(self.connection.head(), self.connection.machine().config()));
         let head = self.connection.head_mut();
         let (status, version, framing) = (head.status, head.version, head.framing);
-        let mut fields = std::mem::take(&mut head.fields);
+        let mut fields = std::mem::replace(&mut head.fields, std::mem::take(memory));
         forwarding::response(version, false, &mut fields, &self.rules)
             .map_err(|refusal| Failure::new(Phase::Head, Cause::Malformed(refusal.to_string())))?;
         self.bound |= forwarding::binds_connection(&fields);
@@ -269,7 +325,7 @@ impl Flow {
             self.finish();
             return Ok(Answered { version, status, fields, content });
         }
-        let content = self.gather(framing).await?;
+        let content = self.gather(cx, framing)?;
         Ok(Answered { version, status, fields, content })
     }
 
@@ -289,40 +345,35 @@ impl Flow {
     }
 
     /// Takes what is there. If that is all, it is the content; else a task pumps the rest.
-    async fn gather(mut self, framing: Framing) -> Result<Incoming, Failure> {
+    fn gather(mut self, cx: &mut Context<'_>, framing: Framing) -> Result<Incoming, Failure> {
         let length = framing.content_length();
         if length.is_some_and(|length| length > GATHERED_BYTES_MAX as u64) {
-            return Ok(self.flow(Bytes::new(), length));
+            return Ok(self.flow(length));
         }
-        let mut gathered = Gathered::default();
         loop {
-            let found = poll_fn(|cx| match self.poll(cx) {
-                Poll::Ready(found) => Poll::Ready(Some(found)),
-                Poll::Pending => Poll::Ready(None),
-            });
-            match found.await {
-                Some(Ok(Found::Data(data))) => gathered.push(data),
-                Some(Ok(Found::End(trailers))) => {
+            match self.poll(cx) {
+                Poll::Ready(Ok(Found::Data(data))) => self.gathered.push(data),
+                Poll::Ready(Ok(Found::End(trailers))) => {
                     let trailers = self.sift(trailers);
+                    let mut content = self.gathered.take();
                     self.finish();
                     return Ok(match trailers {
-                        None => Incoming::Whole(gathered.take()),
+                        None => Incoming::Whole(content),
                         Some(trailers) => {
                             // Trailers need the chunked coding, and so a pipe, which holds it all already.
                             let (mut writer, reader) = pipe(GATHERED_BYTES_MAX * 2);
-                            let mut content = gathered.take();
                             let _ = writer.push(&mut content);
                             writer.complete(Some(Box::new(trailers)));
                             Incoming::Pipe(reader, None)
                         }
                     });
                 }
-                Some(Ok(_)) => {}
-                Some(Err(failure)) => return Err(failure),
-                None => return Ok(self.flow(gathered.take(), length)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(failure)) => return Err(failure),
+                Poll::Pending => return Ok(self.flow(length)),
             }
-            if gathered.len() > GATHERED_BYTES_MAX {
-                return Ok(self.flow(gathered.take(), length));
+            if self.gathered.len() > GATHERED_BYTES_MAX {
+                return Ok(self.flow(length));
             }
         }
     }
@@ -370,7 +421,10 @@ impl Flow {
     }
 
     /// Hands the response's content to a task that pumps it through a pipe.
-    fn flow(self, first: Bytes, length: Option<u64>) -> Incoming {
+    fn flow(mut self, length: Option<u64>) -> Incoming {
+        // It may take its time now.
+        self.watch(0);
+        let first = self.gathered.take();
         let (writer, reader) = pipe(PIPE_BYTES.max(first.len() + 1024));
         tokio::task::spawn_local(self.pump(writer, first));
         Incoming::Pipe(reader, length)
@@ -605,10 +659,17 @@ impl Gathered {
 impl Patience {
     /// Ready when nothing has moved for `waiting_ms`.
     fn poll(&mut self, cx: &mut Context<'_>, waiting_ms: u64) -> Poll<()> {
-        let Some(slot) = &self.slot else { return Poll::Pending };
+        if let Clock::Ledger(ledger) = &self.clock
+            && let Ok(slot) = ledger.enter(None)
+        {
+            // There is always room in it.
+            self.clock = Clock::Slot(slot);
+        }
+        let Clock::Slot(slot) = &self.clock else { return Poll::Pending };
         if self.waiting_ms != waiting_ms {
             self.waiting_ms = waiting_ms;
-            slot.begin(Waiting::Handling, waiting_ms);
+            let waited_ms = std::mem::take(&mut self.waited_ms);
+            slot.begin(Waiting::Handling, waiting_ms.saturating_sub(waited_ms));
         }
         slot.poll_verdict(cx).map(|_| ())
     }

@@ -273,7 +273,7 @@ impl OpenProxy {
             let flow =
                 Flow::begin(connection, None, &outgoing, upload, rules, self.plan.timeouts, &self.watch);
             let result = match flow {
-                Ok(flow) => flow.answer(&request.head.method, &interim).await,
+                Ok(flow) => flow.answer(&interim).await,
                 Err(failed) => Err(failed),
             };
             match result {

@@ -3,11 +3,11 @@
 //!
 //! Counts are one worker's own; health is shared by all workers. Decides only; connects to nobody.
 
-use eleven_client::pool::Key;
+use eleven_client::pool::{Handle, Key, Pool};
 use eleven_net::proxy_protocol;
 use eleven_net::{clock, random};
 use eleven_semantics::Version;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -158,6 +158,7 @@ pub struct Server {
     pub plan: ServerPlan,
     /// Of its connections in the pool.
     pub key: Rc<Key>,
+    handle: OnceCell<Handle>,
     /// Its own authority.
     pub authority: Box<[u8]>,
     shared: Arc<Shared>,
@@ -206,6 +207,7 @@ impl Server {
             authority: plan.authority().into_bytes().into(),
             plan,
             key,
+            handle: OnceCell::new(),
             was_healthy: Cell::new(shared.healthy.load(Ordering::Relaxed)),
             shared,
             current: Cell::new(0),
@@ -215,6 +217,11 @@ impl Server {
             returned_at: Cell::new(None),
             version: Cell::new(None),
         }
+    }
+
+    /// Where the pool keeps its connections.
+    pub fn handle(&self, pool: &Pool) -> &Handle {
+        self.handle.get_or_init(|| pool.handle(&self.key))
     }
 
     /// Counts a request with it.

@@ -6,7 +6,7 @@
 mod input;
 mod output;
 
-use super::{Session, write_head};
+use super::{Asked, Session, write_head};
 use crate::handler::Handled;
 use crate::record::{Notes, Record};
 use crate::request::{Request, RequestContent};
@@ -134,6 +134,14 @@ impl Meta {
             started: clock::now(),
         }
     }
+
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { method: &self.method, target: &self.target, version: self.version, fields: &self.fields }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
 }
 
 /// How the long way ends.
@@ -150,7 +158,7 @@ struct InFlight {
     state: State,
     interim: Option<InterimSender>,
     meta: Option<Meta>,
-    notes: Option<Rc<Notes>>,
+    notes: Option<Box<Notes>>,
     safe: bool,
 }
 
@@ -325,8 +333,19 @@ impl Long<'_> {
         idle.then_some(Outcome::Keep)
     }
 
-    fn enqueue(&mut self, handled: Handled, interim: Option<InterimSender>, meta: Option<Meta>, safe: bool) {
+    fn enqueue(
+        &mut self,
+        handled: Handled,
+        mut interim: Option<InterimSender>,
+        meta: Option<Meta>,
+        safe: bool,
+    ) {
         let state = match handled {
+            Handled::Soon(soon) => {
+                let (sender, future) = soon.into_later(0);
+                interim = Some(sender);
+                State::Running(future)
+            }
             Handled::Ready(response) => State::Ready(Box::new(response)),
             Handled::Later(future) => State::Running(future),
         };

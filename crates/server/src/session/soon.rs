@@ -1,0 +1,100 @@
+//! The middle of the short way: an answer that comes soon, from a server that was asked already. The session polls it
+//! itself, and writes it like one that was there at once. It goes the long way if the answer is not whole when it
+//! comes, takes longer, has interim responses before it, or the client does anything in the meantime.
+
+use super::*;
+use crate::handler::Handled;
+use crate::proxy::asking::{SOON_MS, Soon};
+
+/// An answer that is waited for.
+pub(super) struct Awaited {
+    soon: Soon,
+    meta: Option<long::Meta>,
+    safe: bool,
+}
+
+impl Session {
+    /// Waits for the answer to a request that the handler has taken.
+    pub(super) fn expect(&mut self, soon: Soon, request: &Request, safe: bool) {
+        let meta = self.worker.log().map(|_| long::Meta::of(request));
+        self.slot.begin(Phase::Handling, SOON_MS);
+        self.awaited = Some(Box::new(Awaited { soon, meta, safe }));
+    }
+
+    pub(super) fn poll_awaited(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let Some(awaited) = &mut self.awaited else { return Poll::Ready(Turn::Wait) };
+        match catch_unwind(AssertUnwindSafe(|| awaited.soon.poll(cx))) {
+            Ok(Poll::Ready(response)) => Poll::Ready(self.answer_awaited(response)),
+            Ok(Poll::Pending) => {
+                let goes_on = awaited.soon.is_slow()
+                    || self.stream.poll_read_ready(cx).is_ready()
+                    || self.slot.poll_verdict(cx).is_ready();
+                if goes_on { Poll::Ready(self.await_longer()) } else { Poll::Pending }
+            }
+            // One request is lost, not the server (fault F41).
+            Err(_) => {
+                tracing::error!("a handler panicked");
+                Poll::Ready(self.answer_awaited(service::internal_error()))
+            }
+        }
+    }
+
+    /// The long way, for an answer that has not come.
+    fn await_longer(&mut self) -> Turn {
+        let Some(awaited) = self.awaited.take() else { return Turn::Wait };
+        let Awaited { soon, meta, safe } = *awaited;
+        let (interim, future) = soon.into_later(self.slot.phase_ms());
+        Turn::Long(Box::new(start(Handled::Later(future), Some(interim), meta, safe)))
+    }
+
+    fn answer_awaited(&mut self, response: Response) -> Turn {
+        let Some(awaited) = self.awaited.take() else { return Turn::Wait };
+        let Awaited { mut soon, meta, safe } = *awaited;
+        let interim = soon.interim();
+        if interim.is_some() || !is_short(&response.content) {
+            return Turn::Long(Box::new(start(Handled::Ready(response), interim, meta, safe)));
+        }
+        let mut scratch = self.worker.take_scratch();
+        scratch.out.clear();
+        let turn = self.write_awaited(&response, meta, &mut scratch.out);
+        self.worker.return_scratch(scratch);
+        soon.done(Some(response));
+        turn
+    }
+
+    fn write_awaited(&mut self, response: &Response, meta: Option<long::Meta>, out: &mut Vec<u8>) -> Turn {
+        let Ok((persistence, large)) = self.write_short(response, out, COPIED_BYTES_MAX) else {
+            return Turn::Close(CloseReason::Internal);
+        };
+        if let Some(meta) = &meta {
+            let sent = (out.len() + large.as_ref().map_or(0, Bytes::len)) as u64;
+            self.log(&meta.asked(), response, sent, meta.started(), persistence);
+        }
+        let next = match persistence {
+            Persistence::Keep => None,
+            Persistence::Close(reason) => Some(reason),
+        };
+        let left = match large {
+            Some(content) => self.write_gathered(out, content),
+            None => self.flush(out),
+        };
+        match (left, next) {
+            (Err(_), _) => Turn::Close(CloseReason::Broken),
+            (Ok(Some(left)), _) => Turn::Long(Box::new(long::Start::unsent(left, next, Vec::new(), false))),
+            (Ok(None), Some(reason)) => Turn::Close(reason),
+            (Ok(None), None) => {
+                self.rest();
+                Turn::Wait
+            }
+        }
+    }
+}
+
+fn start(
+    handled: Handled,
+    interim: Option<crate::response::InterimSender>,
+    meta: Option<long::Meta>,
+    safe: bool,
+) -> long::Start {
+    long::Start::handled(handled, interim, meta, safe, Vec::new(), Vec::new(), false)
+}
