@@ -1,6 +1,7 @@
 //! How each program is started for a comparison: the same files, one worker, no access log, on one core. The
 //! configuration of peers stands here in full, so that a reader can judge whether it is fair.
 
+use crate::many_sites;
 use crate::process::{Program, free_port};
 use std::path::{Path, PathBuf};
 
@@ -102,29 +103,14 @@ pub fn eleven(binary: &Path, site: &Site) -> Result<Program, String> {
     Program::start("eleven", port, binary, &args)
 }
 
-/// eleven with fifty sites of twenty routes each, an access log and compression; `site25.example` serves the files.
+/// eleven with fifty sites of twenty routes each, an access log and compression.
 ///
 /// # Errors
 /// When the configuration cannot be written, and as [`Program::start`].
 pub fn eleven_configured(binary: &Path, site: &Site) -> Result<Program, String> {
     let port = free_port();
-    let root = site.root();
     let log = site.beside("access.log");
-    let mut config = format!(
-        "workers = 1\n[log]\naccess = {log:?}\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n",
-        log = log.to_string_lossy()
-    );
-    for number in 0..50 {
-        config.push_str(&format!(
-            "[[site]]\nnames = [\"site{number}.example\"]\nroot = {root:?}\ncompress = true\n",
-            root = root.to_string_lossy()
-        ));
-        for route in 1..20 {
-            config.push_str(&format!(
-                "[[site.route]]\npath = \"/route{route}\"\nfixed = {{ status = 200, text = \"{route}\" }}\n"
-            ));
-        }
-    }
+    let config = many_sites::configuration(&site.root(), &log, &format!("127.0.0.1:{port}"));
     let path = site.beside("eleven.toml");
     std::fs::write(&path, config).map_err(|e| e.to_string())?;
     let args = texts(&["serve", "--config", &path.to_string_lossy()]);

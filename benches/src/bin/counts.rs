@@ -2,6 +2,9 @@
 //! answer, and of `eleven serve` as a whole. A count does not depend on how busy the machine is, so a change
 //! of two percent shows; it says nothing of what the kernel does. Without arguments it prints the table.
 
+#[path = "../many_sites.rs"]
+mod many_sites;
+
 use eleven_messaging::head::{Progress, request_head};
 use eleven_messaging::server::{Answer, Length, Received, ServerConnection};
 use eleven_messaging::{Config, RequestHead};
@@ -63,13 +66,29 @@ fn table(eleven: &Path) -> Result<(), String> {
         std::fs::write(root.join("page.html"), [b'x'; 612]).map_err(|e| e.to_string())?;
         // A file that has just been written is looked at again for each request, which is not what is counted.
         std::thread::sleep(Duration::from_secs(5));
-        for (name, request) in [("serve, 13-byte file", SMALL), ("serve, 612-byte file, browser", BROWSER)] {
-            println!("| {name} | {} |", difference(|count| counted_serve(eleven, &root, request, count))?);
+        for (name, request, is_configured) in [
+            ("serve, 13-byte file", SMALL.to_vec(), false),
+            ("serve, 612-byte file, browser", BROWSER.to_vec(), false),
+            ("50 sites, log, compression: 13-byte file", to_site(SMALL, ""), true),
+            ("50 sites, log, compression: 612-byte file, browser", to_site(BROWSER, ""), true),
+            ("the same, with Accept-Encoding", to_site(BROWSER, "Accept-Encoding: gzip, br, zstd\r\n"), true),
+        ] {
+            let count = |count| counted_serve(eleven, &root, &request, is_configured, count);
+            println!("| {name} | {} |", difference(count)?);
         }
         Ok(())
     })();
     let _ = std::fs::remove_dir_all(&root);
+    let _ = std::fs::remove_file(root.with_extension("toml"));
+    let _ = std::fs::remove_file(root.with_extension("log"));
     served
+}
+
+/// The request as one of the sites gets it, with more fields.
+fn to_site(request: &[u8], fields: &str) -> Vec<u8> {
+    let text = String::from_utf8_lossy(request);
+    let host = format!("Host: {}\r\n{fields}", many_sites::HOST);
+    text.replacen("Host: localhost:8080\r\n", &host, 1).into_bytes()
 }
 
 fn difference(count: impl Fn(u32) -> Result<u64, String>) -> Result<u64, String> {
@@ -103,13 +122,28 @@ fn counted_run(case: &str, count: u32) -> Result<u64, String> {
     instructions(child.map_err(|e| format!("cannot run valgrind: {e}"))?)
 }
 
-fn counted_serve(eleven: &Path, root: &Path, request: &[u8], count: u32) -> Result<u64, String> {
+fn counted_serve(
+    eleven: &Path,
+    root: &Path,
+    request: &[u8],
+    is_configured: bool,
+    count: u32,
+) -> Result<u64, String> {
     let port = TcpListener::bind(("127.0.0.1", 0))
         .and_then(|bound| bound.local_addr())
         .map_err(|e| e.to_string())?;
     let listen = port.to_string();
     let root: PathBuf = root.to_owned();
-    let args = ["serve", &root.to_string_lossy(), "--quiet", "--workers", "1", "--listen", &listen];
+    let config = root.with_extension("toml");
+    let (root, file) = (root.to_string_lossy().into_owned(), config.to_string_lossy().into_owned());
+    let args = if is_configured {
+        let log = config.with_extension("log");
+        let text = many_sites::configuration(Path::new(&root), &log, &listen);
+        std::fs::write(&config, text).map_err(|e| e.to_string())?;
+        vec!["serve", "--config", &file]
+    } else {
+        vec!["serve", &root, "--quiet", "--workers", "1", "--listen", &listen]
+    };
     let child = valgrind(eleven, &args).spawn().map_err(|e| format!("cannot run valgrind: {e}"))?;
     let asked = ask(port, request, count);
     let pid = rustix::process::Pid::from_child(&child);

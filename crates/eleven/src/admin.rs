@@ -4,12 +4,15 @@
 use crate::command::Failure;
 use crate::config::read_limited;
 use clap::Args;
+use eleven_net::handover::Inherited;
 use eleven_net::listener::ListenAddr;
 use eleven_server::admin::{self, AdminPlan, Mounts, Token};
 use eleven_server::metrics::Metrics;
 use eleven_server::serve::Running;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Longest file of a token, in octets.
 const TOKEN_FILE_BYTES_MAX: u64 = 4096;
@@ -60,13 +63,33 @@ impl AdminListener {
     ///
     /// # Errors
     /// If its address cannot be listened on.
-    pub fn start(plan: Option<&AdminPlan>, metrics: Arc<Metrics>, mounts: Mounts) -> Result<Self, Failure> {
+    pub fn start(
+        plan: Option<&AdminPlan>,
+        metrics: Arc<Metrics>,
+        mounts: Mounts,
+        inherited: &Inherited,
+    ) -> Result<Self, Failure> {
         let Some(plan) = plan else { return Ok(AdminListener(None)) };
-        let running = admin::start(plan, metrics, mounts)?;
+        let running = admin::start(plan, metrics, mounts, inherited)?;
         for address in running.addresses() {
             eprintln!("Admin listener on {address}");
         }
         Ok(AdminListener(Some(running)))
+    }
+
+    /// Its sockets, for a process that takes over.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn sockets(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
+        self.0.as_ref().map_or(Ok(Vec::new()), Running::sockets)
+    }
+
+    /// Leaves its sockets to a process that took over.
+    pub fn hand_over(&self) {
+        if let Some(running) = &self.0 {
+            running.drain(Duration::ZERO);
+        }
     }
 }
 

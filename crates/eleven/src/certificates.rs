@@ -3,8 +3,7 @@
 
 use crate::cli::Tls;
 use crate::command::Failure;
-use arc_swap::ArcSwap;
-use eleven_net::tls_config::{Identity, Made, ServerSettings};
+use eleven_net::tls_config::{Identity, Made, ServerConfig, ServerSettings};
 use eleven_server::serve::TlsSlot;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +16,15 @@ const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 #[derive(Default)]
 pub struct Certificates {
     sets: Vec<Set>,
+    /// Listeners that speak plain HTTP.
+    plain: Vec<TlsSlot>,
 }
 
 /// Certificates in files, and where listeners find what was made of them.
 struct Set {
     settings: ServerSettings,
+    self_signed: bool,
+    config: Arc<ServerConfig>,
     slot: TlsSlot,
     seen: Vec<Option<SystemTime>>,
 }
@@ -31,7 +34,7 @@ impl Certificates {
     ///
     /// # Errors
     /// If a file is missing or wrong, or key and certificate do not go together.
-    pub fn of(options: &Tls) -> Result<Option<Certificates>, Failure> {
+    pub fn of(options: &Tls) -> Result<Option<(ServerSettings, bool)>, Failure> {
         if options.tls_cert.len() != options.tls_key.len() {
             return Err(Failure("give one --tls-key for each --tls-cert, in the same order".into()));
         }
@@ -51,33 +54,54 @@ impl Certificates {
             client_certificate_optional: options.tls_client_optional,
             tls13_only: false,
         };
-        let mut certificates = Certificates::default();
-        certificates.add(settings, options.tls_self_signed)?;
-        Ok(Some(certificates))
+        Ok(Some((settings, options.tls_self_signed)))
     }
 
-    /// Adds those of a listener; where it finds them.
+    /// Reads and checks those of a listener, which finds them in `slot` after [`Certificates::commit`]; without
+    /// settings it speaks plain HTTP. What was made for the slot `before` is used again if it may be.
     ///
     /// # Errors
     /// If a file is missing or wrong, or key and certificate do not go together.
-    pub fn add(&mut self, settings: ServerSettings, self_signed: bool) -> Result<TlsSlot, Failure> {
+    pub fn add(
+        &mut self,
+        settings: Option<(ServerSettings, bool)>,
+        slot: &TlsSlot,
+        before: Option<&Certificates>,
+    ) -> Result<(), Failure> {
+        let Some((settings, self_signed)) = settings else {
+            self.plain.push(slot.clone());
+            return Ok(());
+        };
         for key in settings.readable_keys() {
             eprintln!(
                 "eleven: warning: others than their owner can read the private key {}; chmod 600 it",
                 key.display()
             );
         }
-        let made = self_signed.then(make).transpose()?;
-        let config = settings.build_with(made)?;
         let seen = files(&settings).map(changed).collect();
-        let slot: TlsSlot = Arc::new(ArcSwap::new(config));
-        self.sets.push(Set { settings, slot: slot.clone(), seen });
-        Ok(slot)
+        let known = before.and_then(|before| before.sets.iter().find(|set| Arc::ptr_eq(&set.slot, slot)));
+        // A certificate made on the spot stays for as long as the process does: browsers were told to trust it.
+        let kept = known.filter(|set| set.settings == settings && set.self_signed && self_signed);
+        let config = match kept.filter(|set| set.settings.identities.is_empty()) {
+            Some(set) => set.config.clone(),
+            None => {
+                let made = self_signed.then(make).transpose()?;
+                settings.build_with(made, known.map(|set| &*set.config))?
+            }
+        };
+        self.sets.push(Set { settings, self_signed, config, slot: slot.clone(), seen });
+        Ok(())
     }
 
-    /// Where the first listener finds its settings.
-    pub fn slot(&self) -> Option<TlsSlot> {
-        self.sets.first().map(|set| set.slot.clone())
+    /// Puts all into force, for new connections.
+    pub fn commit(&self) {
+        self.plain.iter().for_each(|slot| slot.store(None));
+        self.sets.iter().for_each(|set| set.slot.store(Some(set.config.clone())));
+    }
+
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty()
     }
 
     /// Reads the files again if they changed, or if asked to. New connections get the new certificates; files
@@ -97,9 +121,10 @@ impl Set {
             return;
         }
         self.seen = now;
-        match self.settings.build() {
+        match self.settings.build_with(None, Some(&self.config)) {
             Ok(config) => {
-                self.slot.store(config);
+                self.config = config.clone();
+                self.slot.store(Some(config));
                 eprintln!("eleven: certificates read anew");
             }
             Err(error) => eprintln!("eleven: the certificates stay as they were: {error}"),

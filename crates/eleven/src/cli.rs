@@ -32,6 +32,10 @@ pub enum Command {
     Check(crate::command::check::Check),
     /// Write every key of the configuration with its default, or the JSON Schema.
     Config(crate::command::config::Config),
+    /// Have a running server read its configuration, certificates and log files anew.
+    Reload(Controlled),
+    /// Replace a running server by the program as it is installed now, without losing a connection.
+    Upgrade(Controlled),
     /// Run a Python application (WSGI or ASGI) in worker processes.
     Run(Box<Run>),
     /// Fetch, save, upload: complete and verified, or not at all.
@@ -41,7 +45,7 @@ pub enum Command {
 /// Options of every server.
 #[derive(Debug, Args)]
 pub struct Listen {
-    /// Where to listen: HOST:PORT, :PORT (all addresses), or unix:PATH. May be given several times.
+    /// Where to listen: HOST:PORT, :PORT (all addresses), unix:PATH, or fd:NAME (a socket of the service manager). May be given several times.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: Vec<ListenAddr>,
     /// Number of worker threads [default: one per processor].
@@ -59,10 +63,27 @@ pub struct Listen {
     /// Also answer HTTP/0.9 requests (a request line without version).
     #[arg(long)]
     pub http09: bool,
+    /// Write the number of the process into this file while it runs.
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
     #[command(flatten)]
     pub tls: Tls,
     #[command(flatten)]
     pub admin: AdminOptions,
+}
+
+/// Which running server is meant.
+#[derive(Debug, Args)]
+pub struct Controlled {
+    /// The server with this configuration, which is checked first and has to name a `pid_file`.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The server that wrote its number into this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "pid")]
+    pub pid_file: Option<PathBuf>,
+    /// The server with this number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
 }
 
 /// Options of servers that speak TLS.
@@ -222,7 +243,7 @@ pub struct Run {
     /// `app` is looked for.
     #[arg(value_name = "MODULE:ATTR")]
     pub application: String,
-    /// Where to listen: HOST:PORT, :PORT (all addresses), or unix:PATH. May be given several times.
+    /// Where to listen: HOST:PORT, :PORT (all addresses), unix:PATH, or fd:NAME (a socket of the service manager). May be given several times.
     #[arg(long, short, value_name = "ADDR", default_value = "127.0.0.1:8000")]
     pub listen: Vec<ListenAddr>,
     /// Worker processes.
@@ -297,6 +318,9 @@ pub struct Run {
     /// Write no access log.
     #[arg(long, short)]
     pub quiet: bool,
+    /// Write the number of the process into this file while it runs.
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
     #[command(flatten)]
     pub admin: AdminOptions,
 }

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod config;
+pub mod control;
 pub mod get;
 mod proxy;
 mod run;
@@ -38,6 +39,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Forward(options) => proxy::forward(options),
         Command::Check(options) => Ok(options.run()),
         Command::Config(options) => Ok(options.run()),
+        Command::Reload(options) => control::reload(&options),
+        Command::Upgrade(options) => control::upgrade(&options),
         Command::Run(options) => run::run(*options),
         Command::Get(options) => Ok(options.run()),
     }

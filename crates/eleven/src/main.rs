@@ -6,7 +6,9 @@ mod cli;
 mod command;
 mod config;
 mod logging;
-mod signals;
+mod notify;
+mod pid_file;
+mod process;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -135,17 +136,34 @@ impl DialError {
     }
 }
 
+/// A network in memory: a stream to whoever is behind a host and port, or why there is nobody.
+pub type Network = dyn Fn(&str, u16) -> io::Result<Stream>;
+
 /// Opens connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Dialer {
     resolver: Resolver,
     options: Options,
+    network: Option<Rc<Network>>,
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Dialer {
     /// A dialer over a resolver.
     pub fn new(resolver: Resolver, options: Options) -> Dialer {
-        Dialer { resolver, options }
+        Dialer { resolver, options, network: None }
+    }
+
+    /// The same in a simulated world: names are not looked up, `network` connects. What is connected to passes for a
+    /// public address.
+    pub fn in_memory(network: Rc<Network>, options: Options) -> Dialer {
+        let resolver = Resolver::new(crate::resolve::Limits::default());
+        Dialer { resolver, options, network: Some(network) }
     }
 
     /// Its resolver.
@@ -164,6 +182,13 @@ impl Dialer {
     /// See [`DialError`].
     pub async fn tcp(&self, host: &str, port: u16) -> Result<(Stream, SocketAddr), DialError> {
         let fail = |phase, address, cause| DialError { phase, host: with_port(host, port), address, cause };
+        if let Some(network) = &self.network {
+            let address = SocketAddr::new(IpAddr::from([192, 0, 2, 1]), port);
+            return match network(host, port) {
+                Ok(stream) => Ok((stream, address)),
+                Err(error) => Err(fail(Phase::Connect, Some(address), error.into())),
+            };
+        }
         let addresses = within(self.options.resolve_timeout_ms, self.resolver.resolve(host, port))
             .await
             .map_err(|timeout| fail(Phase::Resolve, None, timeout))?

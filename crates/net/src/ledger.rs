@@ -76,7 +76,7 @@ pub struct Ledger {
     now: Cell<u64>,
     stopping: Cell<bool>,
     per_address: RefCell<HashMap<IpAddr, u32>>,
-    limits: Caps,
+    limits: Cell<Caps>,
     /// Connections that were asked to go and have not left yet.
     leaving: Cell<usize>,
     released: Notify,
@@ -118,7 +118,7 @@ impl Ledger {
             now: Cell::new(0),
             stopping: Cell::new(false),
             per_address: RefCell::new(HashMap::new()),
-            limits: caps,
+            limits: Cell::new(caps),
             leaving: Cell::new(0),
             released: Notify::new(),
         })
@@ -147,17 +147,17 @@ impl Ledger {
     /// # Errors
     /// If there is no room and nobody to ask, or the address has too many.
     pub fn enter(self: &Rc<Ledger>, address: Option<IpAddr>) -> Result<Slot, Refused> {
-        let counted = address.filter(|_| self.limits.connections_per_address_max > 0);
+        let counted = address.filter(|_| self.limits.get().connections_per_address_max > 0);
         if let Some(address) = counted {
             let mut per_address = self.per_address.borrow_mut();
             let count = per_address.entry(address).or_insert(0);
-            if *count >= self.limits.connections_per_address_max {
+            if *count >= self.limits.get().connections_per_address_max {
                 return Err(Refused::Address);
             }
             *count += 1;
         }
         let staying = self.count.get() - self.leaving.get();
-        if staying >= self.limits.connections_max && !self.evict() {
+        if staying >= self.limits.get().connections_max && !self.evict() {
             if let Some(address) = counted {
                 self.forget_address(address);
             }
@@ -234,6 +234,17 @@ impl Ledger {
     /// Waits until a connection has left: for an accept loop that ran out of file descriptors.
     pub async fn released(&self) {
         self.released.notified().await;
+    }
+
+    /// Other limits from now on. Connections beyond them stay until they yield to newcomers.
+    pub fn set_limits(&self, caps: Caps) {
+        self.limits.set(caps);
+    }
+
+    /// From now on [`Ledger::is_stopping`] holds, but nobody is told: what lies idle may stay until its time is up,
+    /// or until its next exchange, which will be its last.
+    pub fn drain(&self) {
+        self.stopping.set(true);
     }
 
     /// Tells every connection, and those still to come, that the worker is stopping.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod dial;
 pub mod file;
+pub mod handover;
 pub mod ledger;
 pub mod listener;
 pub mod memory;

@@ -3,16 +3,20 @@
 
 use crate::clock;
 use crate::descriptors::is_exhausted;
+use crate::handover::Inherited;
 use crate::ledger::{Ledger, Refused, Slot};
 use crate::stream::{PeerAddr, Stream};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Connections the kernel holds for us (fault D09).
 const BACKLOG: i32 = 4096;
@@ -33,18 +37,27 @@ pub enum ListenAddr {
     },
     /// `unix:PATH`.
     Unix(PathBuf),
+    /// `fd:NAME`: the socket that the service manager calls so (`FileDescriptorName=`).
+    Inherited(String),
 }
 
 impl std::str::FromStr for ListenAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ListenAddr, String> {
-        const FORMS: &str = "expected HOST:PORT, :PORT or unix:PATH";
+        const FORMS: &str = "expected HOST:PORT, :PORT, unix:PATH or fd:NAME";
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(format!("no path after \"unix:\"; {FORMS}"))
             } else {
                 Ok(ListenAddr::Unix(path.into()))
+            };
+        }
+        if let Some(name) = text.strip_prefix("fd:") {
+            return if name.is_empty() {
+                Err(format!("no name after \"fd:\"; {FORMS}"))
+            } else {
+                Ok(ListenAddr::Inherited(name.into()))
             };
         }
         let Some((host, port)) = text.rsplit_once(':') else {
@@ -71,6 +84,7 @@ impl std::fmt::Display for ListenAddr {
             ListenAddr::Tcp { host: Some(host), port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             ListenAddr::Tcp { host: Some(host), port } => write!(f, "{host}:{port}"),
             ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddr::Inherited(name) => write!(f, "fd:{name}"),
         }
     }
 }
@@ -84,13 +98,24 @@ pub enum Bound {
     Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
 }
 
-/// The file of a Unix socket, removed on drop.
+/// The file of a Unix socket, removed on drop if it is this process's own.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    owned: AtomicBool,
+}
+
+impl SocketFile {
+    fn new(path: PathBuf, owned: bool) -> Arc<SocketFile> {
+        Arc::new(SocketFile { path, owned: AtomicBool::new(owned) })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if *self.owned.get_mut() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -114,7 +139,7 @@ pub fn bind(address: &ListenAddr, workers: usize) -> Result<Vec<Vec<Bound>>, Bin
     match address {
         ListenAddr::Unix(path) => {
             let listener = bind_unix(path).map_err(fail)?;
-            let file = Arc::new(SocketFile(path.clone()));
+            let file = SocketFile::new(path.clone(), true);
             let mut all = Vec::new();
             for _ in 1..workers {
                 let clone = listener.try_clone().map_err(|e| fail(e.to_string()))?;
@@ -139,7 +164,60 @@ pub fn bind(address: &ListenAddr, workers: usize) -> Result<Vec<Vec<Bound>>, Bin
             }
             Ok(all)
         }
+        ListenAddr::Inherited(_) => {
+            Err(fail("the service manager passed no socket of this name (FileDescriptorName=)".into()))
+        }
     }
+}
+
+/// The sockets of one address: those that somebody else opened for it if there are any, else new ones.
+///
+/// # Errors
+/// One that names the address and the remedy.
+pub fn claim(
+    address: &ListenAddr,
+    workers: usize,
+    inherited: &Inherited,
+) -> Result<Vec<Vec<Bound>>, BindError> {
+    let (sockets, ours) = inherited.take(address);
+    if sockets.is_empty() { bind(address, workers) } else { adopt(address, sockets, ours, workers) }
+}
+
+/// Listening sockets that were opened by somebody else. Each goes to at least one worker, and each worker gets at
+/// least one of each local address. `ours`: they were this program's before, and so is the file of a Unix socket.
+///
+/// # Errors
+/// If there is none, or one is no listening stream socket.
+pub fn adopt(
+    address: &ListenAddr,
+    sockets: Vec<OwnedFd>,
+    ours: bool,
+    workers: usize,
+) -> Result<Vec<Vec<Bound>>, BindError> {
+    let fail = |why: String| BindError { address: address.to_string(), why };
+    if sockets.is_empty() {
+        return bind(address, workers);
+    }
+    // By local address: a name may have several, and each worker wants them all.
+    let mut groups: Vec<(Option<SocketAddr>, Vec<Bound>)> = Vec::new();
+    for socket in sockets {
+        let bound =
+            Bound::adopt(socket, ours).map_err(|why| fail(format!("the socket passed for it: {why}")))?;
+        let local = bound.local_addr();
+        match groups.iter_mut().find(|(of, _)| *of == local) {
+            Some((_, group)) => group.push(bound),
+            None => groups.push((local, vec![bound])),
+        }
+    }
+    let workers = workers.max(1);
+    let mut all: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
+    for (_, group) in &groups {
+        for at in 0..group.len().max(workers) {
+            let bound = group[at % group.len()].try_clone().map_err(|error| fail(error.to_string()))?;
+            all[at % workers].push(bound);
+        }
+    }
+    Ok(all)
 }
 
 fn resolve(host: Option<&str>, port: u16) -> Result<Vec<SocketAddr>, String> {
@@ -229,6 +307,61 @@ fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, String> {
 }
 
 impl Bound {
+    fn adopt(socket: OwnedFd, ours: bool) -> Result<Bound, String> {
+        use rustix::net::sockopt;
+        let listens = sockopt::socket_type(&socket).is_ok_and(|kind| kind == rustix::net::SocketType::STREAM)
+            && sockopt::socket_acceptconn(&socket).unwrap_or(false);
+        if !listens {
+            return Err("it is no listening stream socket".into());
+        }
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true).map_err(|error| error.to_string())?;
+        let local = socket.local_addr().map_err(|error| error.to_string())?;
+        if local.is_unix() {
+            let path = local.as_pathname().map(Path::to_owned);
+            let file = SocketFile::new(path.clone().unwrap_or_default(), ours && path.is_some());
+            return Ok(Bound::Unix(OwnedFd::from(socket).into(), file));
+        }
+        let _ = socket.set_tcp_nodelay(true);
+        Ok(Bound::Tcp(socket.into()))
+    }
+
+    /// Another handle of the same socket, with the same queue.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Bound> {
+        Ok(match self {
+            Bound::Tcp(listener) => Bound::Tcp(listener.try_clone()?),
+            Bound::Unix(listener, file) => Bound::Unix(listener.try_clone()?, file.clone()),
+        })
+    }
+
+    /// Whether both are handles of one socket.
+    pub fn is_same(&self, other: &Bound) -> bool {
+        let inode =
+            |bound: &Bound| bound.to_owned_fd().and_then(|fd| Ok(rustix::fs::fstat(&fd)?.st_ino)).ok();
+        inode(self).is_some() && inode(self) == inode(other)
+    }
+
+    /// Its descriptor, to be handed to another process.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn to_owned_fd(&self) -> io::Result<OwnedFd> {
+        match self {
+            Bound::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Bound::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// The file of a Unix socket stays when this process ends: it is another's now.
+    pub fn disown(&self) {
+        if let Bound::Unix(_, file) = self {
+            file.owned.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// The address bound to, with the port that the system chose.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -272,27 +405,43 @@ impl Listener {
         }
     }
 
-    /// Accepts for ever. `serve` gets each connection with its place in the ledger; `refuse` gets those for
-    /// which there is none, to say so and close.
+    /// Accepts until told to cease. `serve` gets each connection with its place in the ledger; `refuse` gets those
+    /// for which there is none, to say so and close.
+    ///
+    /// A socket that nobody else has is given up with [`Cease::Close`]: whoever waits in its queue is served first,
+    /// for closing it resets them. One that another process listens on is left to it.
     pub async fn accept_all(
-        &self,
+        self,
         ledger: &Rc<Ledger>,
         serve: impl Fn(Stream, PeerAddr, Slot),
         refuse: impl Fn(Stream, Refused),
+        cease: impl Future<Output = Cease>,
     ) {
+        let enter = |stream: Stream, peer: PeerAddr| {
+            let address = match peer {
+                PeerAddr::Ip(address) => Some(address.ip()),
+                _ => None,
+            };
+            match ledger.enter(address) {
+                Ok(slot) => serve(stream, peer, slot),
+                Err(why) => refuse(stream, why),
+            }
+        };
+        let mut cease = std::pin::pin!(cease);
         let mut said = None;
         loop {
-            match self.accept().await {
-                Ok((stream, peer)) => {
-                    let address = match peer {
-                        PeerAddr::Ip(address) => Some(address.ip()),
-                        _ => None,
-                    };
-                    match ledger.enter(address) {
-                        Ok(slot) => serve(stream, peer, slot),
-                        Err(why) => refuse(stream, why),
+            let accepted = tokio::select! {
+                biased;
+                how = &mut cease => {
+                    if how == Cease::Close {
+                        self.accept_queue(enter);
                     }
+                    return;
                 }
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => enter(stream, peer),
                 Err(error) if is_exhausted(&error) => {
                     // Said once in a while: this is when there is no time for writing logs (fault D38).
                     let now = clock::now();
@@ -312,6 +461,42 @@ impl Listener {
             }
         }
     }
+
+    /// Accepts those that wait in the queue, and closes the socket.
+    fn accept_queue(self, enter: impl Fn(Stream, PeerAddr)) {
+        let _file;
+        // Asked of the system directly: the runtime may not know yet that somebody waits.
+        match self {
+            Listener::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return };
+                while let Ok((stream, address)) = listener.accept() {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    if let Ok(stream) = stream {
+                        enter(Stream::Tcp(stream), PeerAddr::Ip(address));
+                    }
+                }
+            }
+            Listener::Unix(listener, file) => {
+                _file = file;
+                let Ok(listener) = listener.into_std() else { return };
+                while let Ok((stream, _)) = listener.accept() {
+                    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+                    if let Ok(stream) = stream {
+                        enter(Stream::Unix(stream), PeerAddr::Unix);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What becomes of a listening socket that this worker gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cease {
+    /// Nobody else has it: its queue is served, then it is closed.
+    Close,
+    /// Another process accepts from it.
+    Leave,
 }
 
 #[cfg(test)]
@@ -327,12 +512,23 @@ mod tests {
             ("*:80", ":80"),
             ("[::1]:80", "[::1]:80"),
             ("unix:/run/x.sock", "unix:/run/x.sock"),
+            ("fd:web", "fd:web"),
         ] {
             assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), expected);
         }
-        for text in
-            ["", "8080", "host", "host:", "host:http", "host:-1", "host:+1", "host:65536", "::1:80", "unix:"]
-        {
+        for text in [
+            "",
+            "8080",
+            "host",
+            "host:",
+            "host:http",
+            "host:-1",
+            "host:+1",
+            "host:65536",
+            "::1:80",
+            "unix:",
+            "fd:",
+        ] {
             let error = text.parse::<ListenAddr>().unwrap_err();
             assert!(!error.is_empty(), "{text}");
         }

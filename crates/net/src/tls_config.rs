@@ -93,7 +93,7 @@ pub struct ClientSettings {
 }
 
 /// Settings of a server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Certificates to show: the first that is valid for the name the client asks for, else the first.
     pub identities: Vec<Identity>,
@@ -164,14 +164,19 @@ impl ServerSettings {
     /// # Errors
     /// See [`TlsConfigError`].
     pub fn build(&self) -> Result<Arc<ServerConfig>, TlsConfigError> {
-        self.build_with(None)
+        self.build_with(None, None)
     }
 
-    /// As [`ServerSettings::build`], with a certificate that is in no file behind those that are.
+    /// As [`ServerSettings::build`], with a certificate that is in no file behind those that are. Tickets given out
+    /// under the settings `before` stay good where nobody is asked for a certificate.
     ///
     /// # Errors
     /// See [`TlsConfigError`].
-    pub fn build_with(&self, made: Option<Made>) -> Result<Arc<ServerConfig>, TlsConfigError> {
+    pub fn build_with(
+        &self,
+        made: Option<Made>,
+        before: Option<&ServerConfig>,
+    ) -> Result<Arc<ServerConfig>, TlsConfigError> {
         let provider = provider();
         let mut certificates = Vec::new();
         for identity in &self.identities {
@@ -205,7 +210,11 @@ impl ServerSettings {
         };
         let mut config = builder.with_cert_resolver(Arc::new(ByName(certificates)));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        // Its keys change every six hours, and are the same for all workers.
+        config.ticketer = match before.filter(|_| self.client_trust.is_empty()) {
+            Some(before) => before.ticketer.clone(),
+            None => aws_lc_rs::Ticketer::new()?,
+        };
         Ok(Arc::new(config))
     }
 

@@ -150,6 +150,14 @@ pub fn hex_digit(b: u8) -> Option<u8> {
 /// Appends `n` in decimal.
 #[inline]
 pub fn push_decimal(out: &mut Vec<u8>, mut n: u64) {
+    // Most numbers in messages and logs are short.
+    let digit = |n: u64| b'0' + n as u8;
+    match n {
+        0..10 => return out.push(digit(n)),
+        10..100 => return out.extend_from_slice(&[digit(n / 10), digit(n % 10)]),
+        100..1000 => return out.extend_from_slice(&[digit(n / 100), digit(n / 10 % 10), digit(n % 10)]),
+        _ => {}
+    }
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {

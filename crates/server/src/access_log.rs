@@ -12,7 +12,7 @@ pub use format::Format;
 pub use template::{InvalidTemplate, Template, WORDS};
 
 use crate::record::Record;
-use format::Clock;
+use format::Texts;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ struct Signal {
 /// What one worker has waiting, and what it needs to write the next line cheaply.
 struct Slot {
     lines: Vec<u8>,
-    clock: Clock,
+    clock: Texts,
     order: u64,
 }
 
@@ -78,6 +78,7 @@ struct Slot {
 pub struct Worker {
     slot: Arc<Mutex<Slot>>,
     shared: Arc<Shared>,
+    is_timed: bool,
 }
 
 /// Where the lines go.
@@ -134,9 +135,10 @@ impl AccessLog {
 
     /// An end of the log for one worker.
     pub fn worker(&self) -> Worker {
-        let slot = Arc::new(Mutex::new(Slot { lines: Vec::new(), clock: Clock::default(), order: 0 }));
+        let slot = Slot { lines: Vec::new(), clock: Texts::default(), order: 0 };
+        let slot = Arc::new(Mutex::new(slot));
         lock(&self.shared.slots).push(slot.clone());
-        Worker { slot, shared: self.shared.clone() }
+        Worker { slot, shared: self.shared.clone(), is_timed: self.shared.format.is_timed() }
     }
 
     /// Opens the file anew before the next write: after a rotation.
@@ -189,6 +191,12 @@ impl Shared {
 }
 
 impl Worker {
+    /// Whether lines tell how long an exchange took, or when it was to the millisecond: the clock need not be read
+    /// otherwise.
+    pub fn is_timed(&self) -> bool {
+        self.is_timed
+    }
+
     /// Adds the line of one exchange. Never waits for the writer's output.
     pub fn record(&self, record: &Record<'_>) {
         let mut slot = lock(&self.slot);

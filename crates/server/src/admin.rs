@@ -14,9 +14,10 @@ use crate::handler::{Handled, Handler};
 use crate::metrics::Metrics;
 use crate::request::Request;
 use crate::response::Response;
-use crate::serve::{Options, Running, StartError, start as start_server};
+use crate::serve::{Options, Running, Sockets, StartError, start_with};
 use crate::service::{Service, refusal};
 use crate::worker::{Settings, Worker};
+use eleven_net::handover::Inherited;
 use eleven_net::listener::ListenAddr;
 use eleven_semantics::names::Known;
 use eleven_semantics::{Method, Status};
@@ -181,7 +182,12 @@ fn harden(response: &mut Response) {
 ///
 /// # Errors
 /// If its address cannot be listened on.
-pub fn start(plan: &AdminPlan, metrics: Arc<Metrics>, mounts: Mounts) -> Result<Running, StartError> {
+pub fn start(
+    plan: &AdminPlan,
+    metrics: Arc<Metrics>,
+    mounts: Mounts,
+    inherited: &Inherited,
+) -> Result<Running, StartError> {
     let mut settings = Settings::default();
     settings.limits.content_bytes_max = CONTENT_BYTES_MAX;
     settings.timeouts.stop_timeout_ms = STOP_TIMEOUT_MS;
@@ -190,8 +196,10 @@ pub fn start(plan: &AdminPlan, metrics: Arc<Metrics>, mounts: Mounts) -> Result<
         let admin = Admin { access: access.clone(), metrics: metrics.clone(), mounts: mounts.clone() };
         Service::single(Handler::Admin(Rc::new(admin)))
     };
-    let running = start_server(Options {
-        listen: vec![plan.address.clone().into()],
+    let listen = vec![plan.address.clone().into()];
+    let sockets = Sockets::open(&listen, 1, inherited)?;
+    let options = Options {
+        listen,
         workers: 1,
         settings,
         connections_max: CONNECTIONS_MAX,
@@ -199,7 +207,8 @@ pub fn start(plan: &AdminPlan, metrics: Arc<Metrics>, mounts: Mounts) -> Result<
         log: None,
         metrics: Arc::default(),
         service: Arc::new(service),
-    })?;
+    };
+    let running = start_with(sockets, options)?;
     if let ListenAddr::Unix(path) = &plan.address {
         use std::os::unix::fs::PermissionsExt;
         // Whoever may open the socket may look: its owner, unless somebody widens it.

@@ -7,6 +7,7 @@ pub mod apps;
 pub mod before;
 pub mod echo;
 pub mod files;
+mod finished;
 pub mod fixed;
 pub mod handler;
 pub mod metrics;

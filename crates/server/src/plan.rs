@@ -37,6 +37,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// Threads that serve; 0 for one for each processor.
     pub workers: usize,
+    /// How the process runs, beside what it serves.
+    pub process: ProcessPlan,
     /// Limits and deadlines of connections.
     pub settings: Settings,
     /// Connections in all; 0 for as many as the open files allow.
@@ -59,6 +61,15 @@ pub struct Plan {
     pub sites: Vec<Arc<Site>>,
 }
 
+/// How the process runs, beside what it serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessPlan {
+    /// Where its number is written.
+    pub pid_file: Option<PathBuf>,
+    /// How long exchanges and tunnels may go on after another process took over.
+    pub drain_timeout_ms: u64,
+}
+
 /// An address to listen on.
 #[derive(Debug, Clone)]
 pub struct Listener {
@@ -78,7 +89,7 @@ pub struct ListenerTls {
 }
 
 /// Where the access log goes, and how its lines look.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLogPlan {
     /// A file, or standard output.
     pub path: Option<PathBuf>,
@@ -249,6 +260,18 @@ pub struct FixedPlan {
 }
 
 impl Plan {
+    /// What of a plan that takes the place of this one, the one a process was started with, cannot change in it.
+    pub fn only_at_start(&self, next: &Plan) -> Vec<&'static str> {
+        let mut what = Vec::new();
+        if self.workers != next.workers {
+            what.push("the number of workers");
+        }
+        if self.process != next.process {
+            what.push("`pid_file` or `drain_timeout`");
+        }
+        what
+    }
+
     /// Every route, by its index.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.sites.iter().flat_map(|site| site.routes.iter().map(|(_, route)| route))

@@ -169,16 +169,21 @@ impl std::fmt::Debug for Gateway {
 impl Gateway {
     /// Starts a gateway on this worker, inside its runtime: tasks of its own sweep the pool and check servers.
     pub fn start(plan: Arc<GatewayPlan>) -> Rc<Gateway> {
+        let dialer = Dialer::new(Resolver::new(resolve::Limits::default()), plan.dial.clone());
+        Self::with_dialer(plan, dialer)
+    }
+
+    /// The same, connecting in this way.
+    pub fn with_dialer(plan: Arc<GatewayPlan>, dialer: Dialer) -> Rc<Gateway> {
         let pool = Pool::new(plan.pool.clone());
         tokio::task::spawn_local(pool.clone().sweep_every(SWEEP));
-        let resolver = Resolver::new(resolve::Limits::default());
         let told = match plan.rules.provenance {
             Provenance::Pass => Told::Nothing,
             Provenance::Replace(told) | Provenance::Append(told) => told,
         };
         let gateway = Rc::new(Gateway {
             group: Group::new(&plan.servers, &plan.shared, plan.balance.clone(), plan.ejection.clone()),
-            dialer: Dialer::new(resolver, plan.dial.clone()),
+            dialer,
             pool,
             budget: Budget::new(plan.retries_per_ten),
             sticky: plan.sticky.as_ref().map(|sticky| Sticky::new(sticky, &plan.servers)),

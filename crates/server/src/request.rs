@@ -182,13 +182,24 @@ impl Request {
     /// # Errors
     /// If the path names nothing that could be looked up.
     pub fn path(&mut self) -> Result<&[u8], InvalidPath> {
+        self.find_path();
+        self.found_path()
+    }
+
+    /// Computes the canonical path, so that [`Request::found_path`] has it.
+    pub(crate) fn find_path(&mut self) {
         if self.path_state == PathState::Unknown {
             let result = target::canonical_path_into(self.head.target.path(), &mut self.path);
             self.path_state = result.map_or_else(PathState::Invalid, |()| PathState::Known);
         }
+    }
+
+    /// The canonical path as it was last computed; empty if it never was.
+    pub(crate) fn found_path(&self) -> Result<&[u8], InvalidPath> {
         match self.path_state {
             PathState::Invalid(why) => Err(why),
-            _ => Ok(&self.path),
+            PathState::Unknown => Ok(b""),
+            PathState::Known | PathState::Rewritten => Ok(&self.path),
         }
     }
 

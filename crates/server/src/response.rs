@@ -29,7 +29,7 @@ pub struct Response {
     /// The connection is to end after this response.
     pub close: Option<CloseReason>,
     /// What the record is to say of it, if anything.
-    pub notes: Option<Box<Notes>>,
+    pub notes: Option<Rc<Notes>>,
 }
 
 /// Fields made for this response, or shared with others (hot files, stored responses).
@@ -185,7 +185,7 @@ impl Response {
 
     /// What the record is to say of it.
     pub fn notes(&mut self) -> &mut Notes {
-        self.notes.get_or_insert_default()
+        Rc::make_mut(self.notes.get_or_insert_default())
     }
 
     /// Adds a field line. A value that no field may have is a fault of the handler; it is left out, so that

@@ -194,7 +194,7 @@ impl Session {
         let mut response = service::refusal(status, why);
         response.close = Some(reason);
         let mut out = Vec::new();
-        if self.write_short(&response, &mut out, usize::MAX).is_ok() {
+        if self.write_short(&response, &mut out, usize::MAX, false).is_ok() {
             let _ = self.stream.try_write(&out);
             self.log_unreadable(&response, out.len(), Some(reason));
         }
@@ -271,7 +271,9 @@ impl Session {
                     Err(why) => return self.refuse(out, why),
                 }
             }
-            let started = self.worker.log().is_some().then(clock::now);
+            // The clock is read for those who look at the times.
+            let is_timed = self.worker.log().is_some_and(|log| log.is_timed());
+            let started = is_timed.then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();
             let handled = catch_unwind(AssertUnwindSafe(|| service.handle(request, &self.worker)));
@@ -303,12 +305,14 @@ impl Session {
                 }
             };
             let before = out.len();
-            let Ok((persistence, large)) = self.write_short(&response, out, COPIED_BYTES_MAX) else {
+            let Ok((persistence, large)) =
+                self.write_short(&response, out, COPIED_BYTES_MAX, at < input.len())
+            else {
                 return self.flush_then(out, Turn::Close(CloseReason::Internal));
             };
-            if let Some(started) = started {
+            if self.worker.log().is_some() {
                 let sent = (out.len() - before + large.as_ref().map_or(0, Bytes::len)) as u64;
-                self.log(&Asked::by(request), &response, sent, started, persistence);
+                self.log(&Asked::by(request), &response, sent, started, service.name(), persistence);
             }
             let next = match persistence {
                 Persistence::Keep => None,
@@ -372,15 +376,18 @@ impl Session {
     }
 
     /// Writes a response that needs no waiting: head, content, end. Content beyond `copied_max` octets is
-    /// returned, to be written after `out`.
+    /// returned, to be written after `out`. `more`: another request has come already, and even a worker that is
+    /// stopping answers it.
     fn write_short(
         &mut self,
         response: &Response,
         out: &mut Vec<u8>,
         copied_max: usize,
+        more: bool,
     ) -> Result<(Persistence, Option<Bytes>), Misuse> {
         let machine = &mut self.machine;
-        let close = response.close.or(self.worker.ledger().is_stopping().then_some(CloseReason::Stopping));
+        let last = self.worker.ledger().is_stopping() && !more;
+        let close = response.close.or(last.then_some(CloseReason::Stopping));
         self.worker.with_date(|date| write_head(machine, response, close, false, date, out))?;
         let body = machine.body()?;
         let mut large = None;
@@ -403,7 +410,7 @@ impl Session {
         let response = service::malformed(why);
         let reason = CloseReason::Malformed(why);
         // Where nobody is left to read it, or the peer does not speak HTTP, the response does no harm.
-        if self.write_short(&response, out, usize::MAX).is_ok() {
+        if self.write_short(&response, out, usize::MAX, false).is_ok() {
             self.log_unreadable(&response, out.len() - before, Some(reason));
         }
         self.flush_then(out, Turn::Close(reason))
@@ -469,26 +476,29 @@ impl Session {
         asked: &Asked<'_>,
         response: &Response,
         sent: u64,
-        started: tokio::time::Instant,
+        started: Option<tokio::time::Instant>,
+        handler: &'static str,
         persistence: Persistence,
     ) {
         let Some(log) = self.worker.log() else { return };
-        let (seconds, nanos) = clock::wall();
         let is_bodiless = *asked.method == Method::Head || response.status.never_has_content();
         let mut record = Record {
-            time_unix_ms: seconds * 1000 + i64::from(nanos / 1_000_000),
+            time_unix_ms: match started {
+                Some(_) => wall_ms(),
+                None => self.worker.now().0 * 1000,
+            },
             client: self.peer.ip(),
             method: asked.method.as_str().as_bytes(),
             target: asked.target,
             version: asked.version,
             host: asked.fields.get(eleven_semantics::Known::Host).unwrap_or_default(),
-            handler: self.worker.service().name(),
+            handler,
             request_fields: Some(asked.fields),
             response_fields: Some(response.fields.get()),
             status: response.status.code(),
             content_bytes: if is_bodiless { 0 } else { response.content.length().unwrap_or(0) },
             sent_bytes: sent,
-            duration_us: started.elapsed().as_micros() as u64,
+            duration_us: started.map_or(0, |started| started.elapsed().as_micros() as u64),
             connection: self.number,
             requests_before: self.machine.served().saturating_sub(1),
             closed: match persistence {
@@ -506,9 +516,8 @@ impl Session {
     /// Logs the answer to octets that never became a request.
     fn log_unreadable(&self, response: &Response, sent: usize, reason: Option<CloseReason>) {
         let Some(log) = self.worker.log() else { return };
-        let (seconds, nanos) = clock::wall();
         log.record(&Record {
-            time_unix_ms: seconds * 1000 + i64::from(nanos / 1_000_000),
+            time_unix_ms: wall_ms(),
             client: self.peer.ip(),
             status: response.status.code(),
             content_bytes: response.content.length().unwrap_or(0),
@@ -523,6 +532,12 @@ impl Session {
             ..Record::default()
         });
     }
+}
+
+/// Milliseconds since 1970.
+fn wall_ms() -> i64 {
+    let (seconds, nanos) = clock::wall();
+    seconds * 1000 + i64::from(nanos / 1_000_000)
 }
 
 /// What the log tells of a request.

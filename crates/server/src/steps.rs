@@ -2,7 +2,7 @@
 //! order is a question of security (passwords before content, the client's address before its rate), so it stands here
 //! on one screen: `before` and `after`. What a step does is in its own file.
 
-use crate::after::compress::{Asked, Compress};
+use crate::after::compress::Asked;
 use crate::after::error_page::Reading;
 use crate::apps::Application;
 use crate::apps::fastcgi::{FastCgi, FastCgiSettings};
@@ -11,17 +11,20 @@ use crate::before::auth::{Denied, Job, Judgement, Outcome};
 use crate::before::cors::Cors;
 use crate::before::redirect::{Place, Template};
 use crate::files::{Files, FilesOptions};
+use crate::finished::{Circumstances, Finished};
 use crate::fixed::{Fixed, Redirect};
 use crate::handler::{Handled, Handler};
 use crate::plan::{CachePlan, HandlerPlan, Plan, Policy, Route, Site};
 use crate::proxy::caching::{Caching, CachingPlan};
 use crate::proxy::open::OpenProxy;
 use crate::proxy::{Gateway, GatewayPlan};
+use crate::record::Notes;
 use crate::request::{ContentReader, Request, RequestContent};
-use crate::response::{Content, Response};
+use crate::response::{Content, Response, ResponseFields};
 use crate::route::{Match, Routed};
 use crate::service::Service;
 use crate::worker::Worker;
+use bytes::Bytes;
 use eleven_cache::Cache;
 use eleven_cache::disk::{self, Disk};
 use eleven_cache::memory::{self, Memory};
@@ -33,6 +36,7 @@ use eleven_net::pipe::{Next, Reason, pipe};
 use eleven_semantics::caching::Cookies;
 use eleven_semantics::target::{InvalidPath, push_encoded_path};
 use eleven_semantics::{Fields, Known, Method, Status, Version};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -158,17 +162,18 @@ impl Prepared {
 
     /// The service of one worker; to be called on the worker's thread, inside its runtime.
     pub fn service(&self) -> Service {
-        let mut handlers = Vec::new();
+        let mut places = Vec::new();
         let mut gateways = Vec::new();
         for site in &self.plan.sites {
             for (condition, route) in site.routes.iter() {
-                if handlers.len() <= route.index {
-                    handlers.resize_with(route.index + 1, || None);
+                if places.len() <= route.index {
+                    places.resize_with(route.index + 1, || None);
                 }
-                handlers[route.index] = self.handler(site, condition, route, &mut gateways);
+                let handler = self.handler(site, condition, route, &mut gateways);
+                places[route.index] = Some(Rc::new(Spot::new(site, Some(route), handler)));
             }
         }
-        Service::Planned(Rc::new(Steps { plan: self.plan.clone(), handlers }))
+        Service::Planned(Rc::new(Steps { plan: self.plan.clone(), places, finished: RefCell::default() }))
     }
 
     /// `gateways` are those of this worker so far: routes to one group share its connections and its health.
@@ -243,7 +248,30 @@ fn open_cache(plan: &CachePlan) -> Result<CachingPlan, PrepareError> {
 pub struct Steps {
     plan: Arc<Plan>,
     /// By the index of their route.
-    handlers: Vec<Option<Handler>>,
+    places: Vec<Option<Rc<Spot>>>,
+    finished: RefCell<Finished>,
+}
+
+/// What a worker keeps of a route: one pointer to it goes with a request, instead of one to each part.
+#[derive(Debug)]
+struct Spot {
+    site: Arc<Site>,
+    route: Option<Arc<Route>>,
+    handler: Option<Handler>,
+    /// What the record says of every exchange here.
+    notes: Rc<Notes>,
+}
+
+impl Spot {
+    fn new(site: &Arc<Site>, route: Option<&Arc<Route>>, handler: Option<Handler>) -> Spot {
+        let kind = route.map_or("", |route| route.handler.name());
+        let notes = Notes { site: Some(site.name.clone()), handler: kind, ..Notes::default() };
+        Spot { site: site.clone(), route: route.cloned(), handler, notes: Rc::new(notes) }
+    }
+
+    fn policy(&self) -> &Policy {
+        self.route.as_ref().map_or(&self.site.policy, |route| &route.policy)
+    }
 }
 
 /// Where a request goes.
@@ -253,6 +281,13 @@ enum Goal<'p> {
     Nowhere(&'p Arc<Site>, Nowhere),
     /// No site.
     Misdirected,
+}
+
+impl Goal<'_> {
+    /// The route's, if there is one.
+    fn index(&self) -> usize {
+        if let Goal::Route(_, _, route) = self { route.index } else { usize::MAX }
+    }
 }
 
 /// A template did not lead to a path.
@@ -267,16 +302,16 @@ enum Nowhere {
 /// What the steps after the handler must know of the request, which the handler may have taken.
 #[derive(Default)]
 struct Trip {
-    site: Option<Arc<Site>>,
-    route: Option<Arc<Route>>,
+    spot: Option<Rc<Spot>>,
     user: Option<Box<[u8]>>,
+    /// The client, where it is another than the peer.
     client: Option<IpAddr>,
     refused: Option<&'static str>,
     reading: Option<Reading>,
     scheme_is_secure: bool,
     /// The request's Origin, where the route has a policy for origins.
     origin: Option<Fields>,
-    compress: Option<(Arc<Compress>, Asked)>,
+    asked: Option<Asked>,
     /// The media type that the path suggests, for a 304 that states none.
     media_type: Option<&'static str>,
 }
@@ -296,11 +331,11 @@ impl Stop {
 
 impl Trip {
     fn policy(&self) -> Option<&Policy> {
-        match (&self.route, &self.site) {
-            (Some(route), _) => Some(&route.policy),
-            (None, Some(site)) => Some(&site.policy),
-            (None, None) => None,
-        }
+        self.spot.as_ref().map(|spot| spot.policy())
+    }
+
+    fn route(&self) -> Option<&Route> {
+        self.spot.as_ref().and_then(|spot| spot.route.as_deref())
     }
 
     /// An answer that words itself later, and the reason for the record.
@@ -313,23 +348,23 @@ impl Trip {
 impl Steps {
     /// Whether CONNECT may reach a handler.
     pub fn takes_connect(&self) -> bool {
-        self.handlers.iter().flatten().any(Handler::takes_connect)
+        self.places.iter().flatten().filter_map(|spot| spot.handler.as_ref()).any(Handler::takes_connect)
     }
 
     /// Answers a request.
     pub fn handle(self: &Rc<Self>, request: &mut Request, worker: &Rc<Worker>) -> Handled {
         let goal = self.goal(request);
-        let mut trip = Trip::default();
-        if let Goal::Route(site, _, _) | Goal::Nowhere(site, _) = &goal {
-            trip.site = Some((*site).clone());
-        }
-        if let Goal::Route(_, _, route) = &goal {
-            trip.route = Some((*route).clone());
-        }
+        let spot = match &goal {
+            Goal::Route(_, _, route) => self.places.get(route.index).cloned().flatten(),
+            Goal::Nowhere(site, _) => Some(Rc::new(Spot::new(site, None, None))),
+            Goal::Misdirected => None,
+        };
+        let mut trip = Trip { spot, ..Trip::default() };
         match self.before(&goal, request, &mut trip, worker) {
             Ok(()) => self.call(&goal, request, trip, worker),
-            Err(Stop::Answer(response)) => {
-                Handled::Ready(self.after(*response, &trip, Some(request), worker))
+            Err(Stop::Answer(mut response)) => {
+                self.after(&mut response, &trip, Some(request), worker);
+                Handled::Ready(*response)
             }
             Err(Stop::Hash(job)) => {
                 trip.reading = Some(Reading::of(&request.head.fields));
@@ -362,7 +397,10 @@ impl Steps {
                 Handled::Soon(soon) => soon.into_later(0).1.await,
                 Handled::Later(future) => future.await,
             },
-            Err(Stop::Answer(response)) => self.after(*response, &trip, Some(request), worker),
+            Err(Stop::Answer(mut response)) => {
+                self.after(&mut response, &trip, Some(request), worker);
+                *response
+            }
             Err(Stop::Hash(_)) => Response::new(Status::INTERNAL_SERVER_ERROR),
         }
     }
@@ -370,34 +408,22 @@ impl Steps {
     /// Site by authority, route by canonical path, method and host. A preflight goes where the request that it asks
     /// about would go.
     fn goal(&self, request: &mut Request) -> Goal<'_> {
-        let scheme = request.scheme();
-        let Some(site) = self.plan.names.find(Some(&request.authority()), scheme) else {
+        request.find_path();
+        let (request, scheme) = (&*request, request.scheme());
+        let authority = request.authority();
+        let Some(site) = self.plan.names.find(Some(&authority), scheme) else {
             return Goal::Misdirected;
         };
-        let path = match request.path() {
+        let path = match request.found_path() {
             Ok(path) => path,
             // An encoded slash names no file and no route; the rest is no path at all (faults P01, P02, P05).
             Err(InvalidPath::EncodedSlash) => return Goal::Nowhere(site, Nowhere::NotFound),
             Err(_) => return Goal::Nowhere(site, Nowhere::BadPath),
         };
-        // The path lives in the request, as do the others: a short copy is cheaper than untangling them.
-        let mut buffer = [0u8; 256];
-        let (copy, long);
-        let path: &[u8] = match buffer.get_mut(..path.len()) {
-            Some(room) => {
-                room.copy_from_slice(path);
-                copy = room;
-                copy
-            }
-            None => {
-                long = path.to_vec();
-                &long
-            }
-        };
         let head = &request.head;
         let asked_about = Cors::preflight_method(&head.method, &head.fields);
         let method = asked_about.as_ref().unwrap_or(&head.method);
-        match site.routes.find(path, method, Some(&request.authority()), scheme) {
+        match site.routes.find(path, method, Some(&authority), scheme) {
             Routed::Route(condition, route) => Goal::Route(site, condition, route),
             Routed::MethodNotAllowed(allow) => Goal::Nowhere(site, Nowhere::MethodNotAllowed(allow)),
             Routed::NotFound => Goal::Nowhere(site, Nowhere::NotFound),
@@ -433,19 +459,62 @@ impl Steps {
 
     // --- the order after the handler ---
 
-    fn after(
-        &self,
-        mut response: Response,
+    fn after(&self, response: &mut Response, trip: &Trip, request: Option<&Request>, worker: &Worker) {
+        match Steps::repeatable(response, trip, request) {
+            None => self.finish(response, trip, request, worker),
+            Some((fields, content, circumstances)) => {
+                let known = self.finished.borrow().get(&fields, &content, circumstances);
+                if let Some((fields, content)) = known {
+                    response.fields = ResponseFields::Shared(fields);
+                    response.content = Content::Bytes(content);
+                } else {
+                    self.finish(response, trip, request, worker);
+                    self.keep((fields, content), circumstances, response);
+                }
+            }
+        }
+        self.note(response, trip);
+    }
+
+    fn finish(&self, response: &mut Response, trip: &Trip, request: Option<&Request>, worker: &Worker) {
+        self.word(response, trip, request);
+        self.change_fields(response, trip, worker);
+        self.share(response, trip);
+        self.compress(response, trip, request);
+    }
+
+    /// A response that becomes the same one each time: a file from memory, as it is, and nothing that looks at the
+    /// time or at another field than Accept-Encoding.
+    fn repeatable(
+        response: &Response,
         trip: &Trip,
         request: Option<&Request>,
-        worker: &Worker,
-    ) -> Response {
-        self.word(&mut response, trip, request);
-        self.change_fields(&mut response, trip, worker);
-        self.share(&mut response, trip);
-        self.compress(&mut response, trip);
-        self.note(&mut response, trip);
-        response
+    ) -> Option<(Rc<Fields>, Bytes, Circumstances)> {
+        let (ResponseFields::Shared(fields), Content::Bytes(content)) = (&response.fields, &response.content)
+        else {
+            return None;
+        };
+        let is_whole = response.status == Status::OK && request?.head.method == Method::Get;
+        let route = trip.route().filter(|route| route.policy.fields.is_constant())?;
+        let circumstances = Circumstances {
+            route: route.index,
+            is_secure: trip.scheme_is_secure,
+            coding: trip.asked.as_ref().and_then(Asked::coding),
+        };
+        let is_constant = is_whole && trip.origin.is_none();
+        is_constant.then(|| (fields.clone(), content.clone(), circumstances))
+    }
+
+    fn keep(&self, made_of: (Rc<Fields>, Bytes), circumstances: Circumstances, response: &mut Response) {
+        // What flows was not made whole, and may not be made of the next one.
+        let Content::Bytes(content) = &response.content else { return };
+        let fields = match std::mem::replace(&mut response.fields, Fields::new().into()) {
+            ResponseFields::Own(own) => Rc::new(own),
+            ResponseFields::Shared(shared) => shared,
+            stored @ ResponseFields::Stored(..) => return response.fields = stored,
+        };
+        response.fields = ResponseFields::Shared(fields.clone());
+        self.finished.borrow_mut().keep(made_of, circumstances, fields, content.clone());
     }
 
     // --- before ---
@@ -453,7 +522,7 @@ impl Steps {
     /// The client, behind proxies that are trusted.
     fn identify(&self, request: &mut Request, trip: &mut Trip) {
         request.client = self.plan.trusted_proxies.client(request.peer.ip(), &request.head.fields);
-        trip.client = request.client;
+        trip.client = request.client.filter(|client| Some(*client) != request.peer.ip());
         trip.scheme_is_secure = request.scheme() == eleven_semantics::target::Scheme::Https;
         // A script must be able to read refusals too.
         if trip.policy().is_some_and(|policy| policy.cors.is_some()) {
@@ -638,13 +707,12 @@ impl Steps {
 
     /// Reads what codings the client takes, and gives the handler the entity tags that it knows.
     fn codings(&self, request: &mut Request, trip: &mut Trip) {
-        let Some(compress) = trip.policy().and_then(|policy| policy.compress.clone()) else { return };
+        let Some(compress) = trip.policy().and_then(|policy| policy.compress.as_ref()) else { return };
+        let asked = compress.ask(&request.head.method, &mut request.head.fields);
+        trip.asked = Some(asked);
         if request.head.fields.contains_any(&[Known::IfNoneMatch, Known::IfModifiedSince, Known::Range]) {
             trip.media_type = request.path().ok().and_then(media_type_of);
         }
-        let head = &mut request.head;
-        let asked = compress.ask(&head.method, &mut head.fields, &head.target);
-        trip.compress = Some((compress, asked));
     }
 
     /// Another path for the handler.
@@ -701,24 +769,18 @@ impl Steps {
         mut trip: Trip,
         worker: &Rc<Worker>,
     ) -> Handled {
-        let Goal::Route(_, _, route) = goal else {
-            return Handled::Ready(self.after(
-                Response::new(Status::NOT_FOUND),
-                &trip,
-                Some(request),
-                worker,
-            ));
-        };
-        let Some(handler) = self.handlers.get(route.index).and_then(Option::as_ref) else {
-            return Handled::Ready(self.after(
-                Response::new(Status::INTERNAL_SERVER_ERROR),
-                &trip,
-                Some(request),
-                worker,
-            ));
+        let place = self.places.get(goal.index()).and_then(Option::as_ref);
+        let (Goal::Route(_, _, route), Some(handler)) = (goal, place.and_then(|spot| spot.handler.as_ref()))
+        else {
+            let mut response = Response::new(Status::INTERNAL_SERVER_ERROR);
+            self.after(&mut response, &trip, Some(request), worker);
+            return Handled::Ready(response);
         };
         if !handler.answers_at_once(&request.head.method) {
             trip.reading = trip.reading.or_else(|| Some(Reading::of(&request.head.fields)));
+            if let Some(asked) = &mut trip.asked {
+                asked.remember(request);
+            }
         }
         if trip.policy().is_some_and(|policy| !policy.fields.cache.is_empty()) && trip.media_type.is_none() {
             trip.media_type = request.path().ok().and_then(media_type_of);
@@ -737,16 +799,23 @@ impl Steps {
             }
         }
         match handled {
-            Handled::Ready(response) => Handled::Ready(self.after(response, &trip, Some(request), worker)),
+            Handled::Ready(ref mut response) => {
+                self.after(response, &trip, Some(request), worker);
+                handled
+            }
             Handled::Soon(soon) => {
                 let (steps, worker) = (self.clone(), worker.clone());
-                Handled::Soon(soon.then(move |response| steps.after(response, &trip, None, &worker)))
+                Handled::Soon(soon.then(move |mut response| {
+                    steps.after(&mut response, &trip, None, &worker);
+                    response
+                }))
             }
             Handled::Later(future) => {
                 let (steps, worker) = (self.clone(), worker.clone());
                 Handled::later(async move {
-                    let response = future.await;
-                    steps.after(response, &trip, None, &worker)
+                    let mut response = future.await;
+                    steps.after(&mut response, &trip, None, &worker);
+                    response
                 })
             }
         }
@@ -763,7 +832,7 @@ impl Steps {
         let none = crate::after::error_page::ErrorPages::default();
         let pages = trip.policy().map_or(&none, |policy| &policy.error_pages);
         // What an application said stays; what this server said in passing gives way to the site's own page.
-        let ours = trip.route.as_ref().is_none_or(|route| route.handler.is_ours());
+        let ours = trip.route().is_none_or(|route| route.handler.is_ours());
         let gives_way = ours && pages.has(response.status) && !matches!(response.content, Content::Pipe(..));
         if !silent && !gives_way {
             return;
@@ -800,24 +869,32 @@ impl Steps {
         }
     }
 
-    fn compress(&self, response: &mut Response, trip: &Trip) {
-        if let Some((compress, asked)) = &trip.compress {
-            compress.apply(asked, response, compress, || trip.media_type);
+    fn compress(&self, response: &mut Response, trip: &Trip, request: Option<&Request>) {
+        if let (Some(asked), Some(compress)) =
+            (&trip.asked, trip.policy().and_then(|policy| policy.compress.as_ref()))
+        {
+            compress.apply(asked, response, request, compress, || trip.media_type);
         }
     }
 
     /// For the record.
     fn note(&self, response: &mut Response, trip: &Trip) {
-        let notes = response.notes();
-        notes.site = trip.site.as_ref().map(|site| site.name.clone());
-        if let Some(route) = &trip.route
-            && notes.handler.is_empty()
-        {
-            notes.handler = route.handler.name();
+        let plain = trip.user.is_none() && trip.client.is_none() && trip.refused.is_none();
+        match (&response.notes, &trip.spot) {
+            (None, Some(spot)) if plain => response.notes = Some(spot.notes.clone()),
+            _ => {
+                let notes = response.notes();
+                notes.site = trip.spot.as_ref().map(|spot| spot.site.name.clone());
+                if let Some(route) = trip.route()
+                    && notes.handler.is_empty()
+                {
+                    notes.handler = route.handler.name();
+                }
+                notes.user.clone_from(&trip.user);
+                notes.client = trip.client;
+                notes.refused = notes.refused.or(trip.refused);
+            }
         }
-        notes.user = trip.user.clone();
-        notes.client = trip.client;
-        notes.refused = notes.refused.or(trip.refused);
     }
 }
 

@@ -121,7 +121,7 @@ pub struct Worker {
     #[expect(clippy::vec_box, reason = "a session takes its box away and brings it back")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     date: RefCell<DateLine>,
-    log: Option<access_log::Worker>,
+    log: RefCell<Option<Rc<access_log::Worker>>>,
     connections: Cell<u64>,
     nobody: Rc<Peer>,
     hot: RefCell<Hot>,
@@ -148,7 +148,7 @@ impl Worker {
             ledger,
             scratch: RefCell::new(Vec::new()),
             date: RefCell::new(DateLine { seconds: i64::MIN, line: [0; 37], checked_ms: u64::MAX }),
-            log,
+            log: RefCell::new(log.map(Rc::new)),
             connections: Cell::new(0),
             nobody,
             hot: RefCell::new(Hot::new(HotLimits::default(), seed())),
@@ -177,8 +177,13 @@ impl Worker {
     }
 
     /// The access log, if there is one.
-    pub(crate) fn log(&self) -> Option<&access_log::Worker> {
-        self.log.as_ref()
+    pub(crate) fn log(&self) -> Option<Rc<access_log::Worker>> {
+        self.log.borrow().clone()
+    }
+
+    /// Writes the lines of further exchanges there.
+    pub fn replace_log(&self, log: Option<access_log::Worker>) {
+        *self.log.borrow_mut() = log.map(Rc::new);
     }
 
     /// What the files handler needs: memory, time and randomness.

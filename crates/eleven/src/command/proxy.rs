@@ -155,6 +155,8 @@ fn is_local(address: &ListenAddr) -> bool {
         }
         ListenAddr::Tcp { host: None, .. } => false,
         ListenAddr::Unix(_) => true,
+        // Whoever passes it knows who reaches it; we do not.
+        ListenAddr::Inherited(_) => false,
     }
 }
 

@@ -3,14 +3,14 @@
 use super::Failure;
 use crate::admin::AdminListener;
 use crate::cli::Run;
-use crate::signals;
+use crate::process::{DRAIN_TIMEOUT, Duties, HangUp, Process};
 use eleven_server::access_log::{AccessLog, Format};
 use eleven_server::admin::Mounts;
 use eleven_server::apps::pool::PoolLimits;
 use eleven_server::apps::{AppSettings, Application, Buffering, Interface};
 use eleven_server::handler::Handler;
 use eleven_server::metrics::Metrics;
-use eleven_server::serve::{Options, start};
+use eleven_server::serve::{Endpoint, Options, Sockets, start_with};
 use eleven_server::service::Service;
 use eleven_server::worker::Settings;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ const WORKERS_PER_THREAD: usize = 4;
 
 /// `eleven run`.
 pub fn run(options: Run) -> Result<ExitCode, Failure> {
+    let process = Process::begin()?;
     let admin = options.admin.plan()?;
     let threads = match options.server_threads {
         Some(threads) => usize::from(threads),
@@ -40,9 +41,12 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
     let log = if options.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
     let handler = Arc::clone(&application);
     let metrics = Arc::new(Metrics::default());
-    let _admin = AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default())?;
-    let running = start(Options {
-        listen: options.listen.iter().cloned().map(Into::into).collect(),
+    let admin =
+        AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default(), process.inherited())?;
+    let listen: Vec<Endpoint> = options.listen.iter().cloned().map(Into::into).collect();
+    let sockets = Sockets::open(&listen, threads, process.inherited())?;
+    let serving = Options {
+        listen,
         workers: threads,
         settings: Settings::default(),
         connections_max: 0,
@@ -50,11 +54,20 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
         log,
         metrics,
         service: Arc::new(move || Service::single(Handler::Application(Arc::clone(&handler)))),
-    })?;
-    for address in running.addresses() {
-        eprintln!("Running {} on {address}", options.application);
-    }
-    signals::until_stopped_or_hung_up(running, None, |_| application.reload())?;
+    };
+    let running = start_with(sockets, serving)?;
+    let reloaded = Arc::clone(&application);
+    process.serve(
+        running,
+        Duties {
+            what: format!("Running {}", options.application),
+            pid_file: options.pid_file.clone(),
+            drain_timeout: DRAIN_TIMEOUT,
+            admin,
+            certificates: None,
+            hang_up: HangUp::Calls(Box::new(move |_, _| reloaded.reload())),
+        },
+    )?;
     application.stop();
     Ok(ExitCode::SUCCESS)
 }

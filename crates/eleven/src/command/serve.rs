@@ -4,22 +4,25 @@ use super::Failure;
 use crate::admin::AdminListener;
 use crate::certificates::Certificates;
 use crate::cli::{Echo, Listen, Serve};
-use crate::signals;
+use crate::process::{DRAIN_TIMEOUT, Duties, HangUp, Process};
 use eleven_net::file::{Options as RootOptions, Root};
+use eleven_net::listener::ListenAddr;
+use eleven_net::tls_config::ServerSettings;
 use eleven_server::access_log::{AccessLog, Format};
 use eleven_server::admin::Mounts;
 use eleven_server::files::{Files, FilesOptions};
 use eleven_server::handler::Handler;
 use eleven_server::metrics::Metrics;
 use eleven_server::plan::{AccessLogPlan, Plan};
-use eleven_server::serve::{Endpoint, Options, Running, start};
+use eleven_server::serve::{Change, Endpoint, Options, Running, Sockets, TlsSlot, start_with};
 use eleven_server::service::Service;
 use eleven_server::steps::Prepared;
 use eleven_server::worker::Settings;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `eleven serve`.
 pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
@@ -36,58 +39,99 @@ pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
 
 /// `eleven serve --config FILE`. A configuration with a mistake starts nothing.
 fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
+    let process = Process::begin()?;
     let prepared = match load(file, None) {
         Ok(prepared) => Arc::new(prepared),
         Err(Refused::Said(code)) => return Ok(code),
         Err(Refused::Failure(failure)) => return Err(failure),
     };
     let plan = prepared.plan().clone();
-    let mut current = prepared.clone();
-    let mut certificates = Certificates::of(&listen.tls)?;
-    let tls = certificates.as_ref().and_then(Certificates::slot);
-    let mut endpoints = Vec::new();
-    for listener in &plan.listeners {
-        let tls = match &listener.tls {
-            Some(own) => {
-                Some(certificates.get_or_insert_default().add(own.settings.clone(), own.self_signed)?)
-            }
-            None => tls.clone(),
-        };
-        endpoints.push(Endpoint { address: listener.address.clone(), tls });
-    }
-    let log = match plan.access_log.as_ref().filter(|_| !listen.quiet) {
-        None => None,
-        Some(AccessLogPlan { path: None, format }) => Some(AccessLog::stdout(format.clone())?),
-        Some(AccessLogPlan { path: Some(path), format }) => {
-            Some(AccessLog::file(format.clone(), path).map_err(|error| {
-                Failure(format!("cannot open the access log {}: {error}", path.display()))
-            })?)
-        }
-    };
+    let asked = Certificates::of(&listen.tls)?;
+    let mut certificates = Certificates::default();
+    let endpoints = endpoints(&plan, asked.as_ref(), None, &mut certificates, |_| None)?;
+    certificates.commit();
+    let workers = if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers };
+    let sockets = Sockets::open(&endpoints, workers, process.inherited())?;
+    let log = access_log(&plan, listen.quiet)?;
     let metrics = Arc::new(Metrics::default());
     let admin = match listen.admin.plan()? {
         Some(asked) => Some(asked),
         None => plan.admin.clone(),
     };
-    let _admin = AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default())?;
-    let running = start(Options {
+    let admin =
+        AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default(), process.inherited())?;
+    let service = prepared.clone();
+    let options = Options {
         listen: endpoints,
-        workers: if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers },
+        workers,
         settings: plan.settings.clone(),
         connections_max: plan.connections_max,
         connections_per_address_max: plan.connections_per_address_max,
-        log: log.map(Arc::new),
+        log,
         metrics,
-        service: Arc::new(move || prepared.service()),
-    })?;
-    for address in running.addresses() {
-        eprintln!("Serving {} on {address}", file.display());
-    }
-    signals::until_stopped_or_hung_up(running, certificates, |running| {
-        reload(file, &plan, &mut current, running);
-    })?;
+        service: Arc::new(move || service.service()),
+    };
+    let running = start_with(sockets, options)?;
+    let mut reloading = Reloading {
+        file: file.to_owned(),
+        quiet: listen.quiet,
+        asked,
+        started: plan.clone(),
+        current: prepared,
+    };
+    process.serve(
+        running,
+        Duties {
+            what: format!("Serving {}", file.display()),
+            pid_file: listen.pid_file.clone().or_else(|| plan.process.pid_file.clone()),
+            drain_timeout: Duration::from_millis(plan.process.drain_timeout_ms),
+            admin,
+            certificates: (!certificates.is_empty()).then_some(certificates),
+            hang_up: HangUp::Calls(Box::new(move |running, certificates| {
+                match reloading.reload(running, certificates) {
+                    Ok(()) => eprintln!("eleven: {} read anew", reloading.file.display()),
+                    Err(Refused::Said(_)) => eprintln!("eleven: the configuration stays as it was"),
+                    Err(Refused::Failure(failure)) => {
+                        eprintln!("eleven: the configuration stays as it was: {failure}");
+                    }
+                }
+            })),
+        },
+    )?;
     eleven_server::apps::stop_all();
     Ok(ExitCode::SUCCESS)
+}
+
+/// The addresses of a plan, with certificates that are read and checked but not in force. `known` finds the slot of
+/// an address that is listened on already.
+fn endpoints(
+    plan: &Plan,
+    asked: Option<&(ServerSettings, bool)>,
+    before: Option<&Certificates>,
+    certificates: &mut Certificates,
+    known: impl Fn(&ListenAddr) -> Option<TlsSlot>,
+) -> Result<Vec<Endpoint>, Failure> {
+    let mut endpoints = Vec::new();
+    for listener in &plan.listeners {
+        let own = listener.tls.as_ref().map(|own| (own.settings.clone(), own.self_signed));
+        let tls = known(&listener.address).unwrap_or_default();
+        certificates.add(own.or_else(|| asked.cloned()), &tls, before)?;
+        endpoints.push(Endpoint { address: listener.address.clone(), tls });
+    }
+    Ok(endpoints)
+}
+
+fn access_log(plan: &Plan, quiet: bool) -> Result<Option<Arc<AccessLog>>, Failure> {
+    Ok(match plan.access_log.as_ref().filter(|_| !quiet) {
+        None => None,
+        Some(AccessLogPlan { path: None, format }) => Some(Arc::new(AccessLog::stdout(format.clone())?)),
+        Some(AccessLogPlan { path: Some(path), format }) => {
+            let log = AccessLog::file(format.clone(), path).map_err(|error| {
+                Failure(format!("cannot open the access log {}: {error}", path.display()))
+            })?;
+            Some(Arc::new(log))
+        }
+    })
 }
 
 /// Why a configuration is not taken.
@@ -95,6 +139,12 @@ enum Refused {
     /// Its mistakes were said already.
     Said(ExitCode),
     Failure(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Refused {
+    fn from(error: E) -> Refused {
+        Refused::Failure(error.into())
+    }
 }
 
 /// Reads a configuration, says what is wrong with it, and prepares it.
@@ -107,32 +157,63 @@ fn load(file: &Path, before: Option<&Prepared>) -> Result<Prepared, Refused> {
     if loaded.report.has_errors() {
         return Err(Refused::Said(ExitCode::from(1)));
     }
-    Prepared::new(loaded.plan, before).map_err(|error| Refused::Failure(error.into()))
+    Ok(Prepared::new(loaded.plan, before)?)
 }
 
-/// Puts the configuration as it is now in place of the one in force. A wrong one changes nothing.
-fn reload(file: &Path, started: &Plan, before: &mut Arc<Prepared>, running: &Running) {
-    let prepared = match load(file, Some(before)) {
-        Ok(prepared) => Arc::new(prepared),
-        Err(Refused::Said(_)) => {
-            eprintln!("eleven: the configuration stays as it was");
-            return;
+/// What a reload needs to know.
+struct Reloading {
+    file: PathBuf,
+    quiet: bool,
+    /// TLS by the command line.
+    asked: Option<(ServerSettings, bool)>,
+    /// The plan that the process was started with.
+    started: Arc<Plan>,
+    current: Arc<Prepared>,
+}
+
+impl Reloading {
+    /// Puts the configuration as it is now in place of the one in force, all of it or nothing.
+    fn reload(
+        &mut self,
+        running: &mut Running,
+        certificates: &mut Option<Certificates>,
+    ) -> Result<(), Refused> {
+        let prepared = Arc::new(load(&self.file, Some(&self.current))?);
+        let plan = prepared.plan().clone();
+        let mut new = Certificates::default();
+        let known = |address: &ListenAddr| running.tls_slot(address);
+        let listen = endpoints(&plan, self.asked.as_ref(), certificates.as_ref(), &mut new, known)?;
+        let log = if plan.access_log == self.current.plan().access_log {
+            running.log()
+        } else {
+            access_log(&plan, self.quiet)?
+        };
+        let service = prepared.clone();
+        let before = running.addresses().to_vec();
+        running.change(Change {
+            service: Arc::new(move || service.service()),
+            settings: plan.settings.clone(),
+            connections_max: plan.connections_max,
+            connections_per_address_max: plan.connections_per_address_max,
+            log,
+            listen,
+        })?;
+        // Nothing can fail from here on.
+        new.commit();
+        running.reopen_logs();
+        *certificates = (!new.is_empty()).then_some(new);
+        for address in running.addresses().iter().filter(|address| !before.contains(address)) {
+            eprintln!("eleven: now also on {address}");
         }
-        Err(Refused::Failure(failure)) => {
-            eprintln!("eleven: the configuration stays as it was: {failure}");
-            return;
+        for address in before.iter().filter(|address| !running.addresses().contains(address)) {
+            eprintln!("eleven: no longer on {address}");
         }
-    };
-    let plan = prepared.plan().clone();
-    let addresses = |plan: &Plan| -> Vec<_> {
-        plan.listeners.iter().map(|listener| (listener.address.clone(), listener.tls.is_some())).collect()
-    };
-    if addresses(&plan) != addresses(started) || plan.workers != started.workers {
-        eprintln!("eleven: listeners and workers change with the next start; everything else changes now");
+        for what in self.started.only_at_start(&plan) {
+            eprintln!("eleven: {what} changes with the next start, or with `eleven upgrade`");
+        }
+        self.current = prepared;
+        Ok(())
     }
-    *before = prepared.clone();
-    running.replace(plan.settings.clone(), Arc::new(move || prepared.service()));
-    eprintln!("eleven: {} read anew", file.display());
 }
 
 /// The default plan for a directory.
@@ -154,33 +235,50 @@ pub fn run(
     what: &str,
     service: Arc<dyn Fn() -> Service + Send + Sync>,
 ) -> Result<ExitCode, Failure> {
-    let log = if listen.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
+    let process = Process::begin()?;
     let mut settings = Settings::default();
     if listen.http09 {
         let mut protocol = (*settings.protocol).clone();
         protocol.options.http09 = true;
         settings.protocol = Arc::new(protocol);
     }
-    let certificates = Certificates::of(&listen.tls)?;
-    let tls = certificates.as_ref().and_then(Certificates::slot);
-    let endpoints =
-        listen.listen.iter().map(|address| Endpoint { address: address.clone(), tls: tls.clone() }).collect();
+    let asked = Certificates::of(&listen.tls)?;
+    let mut certificates = Certificates::default();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for address in &listen.listen {
+        let endpoint = Endpoint::from(address.clone());
+        certificates.add(asked.clone(), &endpoint.tls, None)?;
+        endpoints.push(endpoint);
+    }
+    certificates.commit();
+    let workers = listen.workers.map_or_else(eleven_net::worker::default_count, usize::from);
+    let sockets = Sockets::open(&endpoints, workers, process.inherited())?;
+    let log = if listen.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
     let metrics = Arc::new(Metrics::default());
     let admin = listen.admin.plan()?;
-    let _admin = AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default())?;
-    let running = start(Options {
+    let admin =
+        AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default(), process.inherited())?;
+    let options = Options {
         listen: endpoints,
-        workers: listen.workers.map_or_else(eleven_net::worker::default_count, usize::from),
+        workers,
         settings,
         connections_max: listen.max_connections,
         connections_per_address_max: listen.max_connections_per_address,
         log,
         metrics,
         service,
-    })?;
-    for address in running.addresses() {
-        eprintln!("{what} on {address}");
-    }
-    signals::until_stopped(running, certificates)?;
+    };
+    let running = start_with(sockets, options)?;
+    process.serve(
+        running,
+        Duties {
+            what: what.to_owned(),
+            pid_file: listen.pid_file.clone(),
+            drain_timeout: DRAIN_TIMEOUT,
+            admin,
+            certificates: (!certificates.is_empty()).then_some(certificates),
+            hang_up: HangUp::Ends,
+        },
+    )?;
     Ok(ExitCode::SUCCESS)
 }

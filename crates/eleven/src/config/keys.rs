@@ -93,6 +93,18 @@ pub static ROOT: Section = section(
             Is("\"30s\""),
             "How long running exchanges may take to finish when the server stops.",
         ),
+        key(
+            "drain_timeout",
+            time(7 * 24 * HOUR),
+            Is("\"1h\""),
+            "How long exchanges and tunnels may go on in the old process after `eleven upgrade`.",
+        ),
+        key(
+            "pid_file",
+            PATH,
+            Absent("no such file"),
+            "Where the number of the process is written while it runs, for `eleven reload` and `eleven upgrade`.",
+        ),
         key("server_field", ANY_TEXT, Is("\"\""), "The Server field of responses. Empty: none."),
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
@@ -118,7 +130,9 @@ pub static LISTENER: Section = section(
     &[
         key(
             "address",
-            Kind::Text("`\"host:port\"`, `\":port\"` for every address, or `\"unix:PATH\"`"),
+            Kind::Text(
+                "`\"host:port\"`, `\":port\"` for every address, `\"unix:PATH\"`, or `\"fd:NAME\"` for a socket of the service manager",
+            ),
             Required,
             "Where to listen.",
         ),

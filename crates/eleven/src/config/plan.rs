@@ -29,7 +29,8 @@ use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
 use eleven_server::plan::{
-    AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan, Policy, Route, Site,
+    AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan, Policy, ProcessPlan,
+    Route, Site,
 };
 use eleven_server::route::{Match, PathMatch};
 use eleven_server::site::{HostPattern, SiteMap};
@@ -116,6 +117,10 @@ impl Builder<'_> {
         Plan {
             listeners,
             workers: root.number("workers") as usize,
+            process: ProcessPlan {
+                pid_file: root.text("pid_file").map(|text| self.path(text)),
+                drain_timeout_ms: root.number("drain_timeout"),
+            },
             settings,
             connections_max: limit("connections_max") as usize,
             connections_per_address_max: limit("connections_per_address_max") as u32,

@@ -6,12 +6,13 @@ use super::template::{Piece, Template};
 use crate::record::Record;
 use eleven_semantics::Known;
 use eleven_semantics::grammar::push_decimal;
+use std::net::IpAddr;
 
 /// Octets of one value from a peer that a line holds at most (fault L06).
 pub const VALUE_BYTES_MAX: usize = 2048;
 
 /// The format of the lines.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Format {
     /// The Common Log Format of NCSA httpd.
     Common,
@@ -24,17 +25,20 @@ pub enum Format {
     Template(Template),
 }
 
-/// The text of the current second, so that it is made once and not for every line.
+/// Texts that many lines have in common, so that they are made once: the current second, the last client.
 #[derive(Default)]
-pub(super) struct Clock {
+pub(super) struct Texts {
     second: Option<i64>,
     /// `24/Nov/2026:20:40:00 +0000`
     common: Vec<u8>,
     /// `2026-11-24T20:40:00`, to which milliseconds and `Z` are added.
     iso: Vec<u8>,
+    /// The client of the last line, and how it is written: a busy connection writes many lines.
+    client: Option<IpAddr>,
+    client_text: Vec<u8>,
 }
 
-impl Clock {
+impl Texts {
     fn set(&mut self, second: i64) {
         if self.second == Some(second) {
             return;
@@ -68,7 +72,18 @@ fn civil(days: i64) -> (i64, u32, u32) {
 }
 
 impl Format {
-    pub(super) fn write(&self, out: &mut Vec<u8>, record: &Record<'_>, clock: &mut Clock, order: u64) {
+    /// Whether a line tells more of time than the second of its end.
+    pub(super) fn is_timed(&self) -> bool {
+        match self {
+            Format::Common | Format::Combined => false,
+            Format::Json => true,
+            Format::Template(template) => template.pieces.iter().any(|piece| {
+                matches!(piece, Piece::IsoTime | Piece::DurationUs | Piece::Duration | Piece::FirstOctetUs)
+            }),
+        }
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>, record: &Record<'_>, clock: &mut Texts, order: u64) {
         clock.set(record.time_unix_ms.div_euclid(1000));
         match self {
             Format::Common => common(out, record, clock),
@@ -95,8 +110,8 @@ fn request_field<'a>(record: &Record<'a>, name: Known) -> Option<&'a [u8]> {
     record.request_fields.and_then(|fields| fields.get(name))
 }
 
-fn common(out: &mut Vec<u8>, record: &Record<'_>, clock: &Clock) {
-    client(out, record);
+fn common(out: &mut Vec<u8>, record: &Record<'_>, clock: &mut Texts) {
+    client(out, record, clock);
     out.extend_from_slice(b" - ");
     word(out, record.user.unwrap_or(b""));
     out.extend_from_slice(b" [");
@@ -110,17 +125,20 @@ fn common(out: &mut Vec<u8>, record: &Record<'_>, clock: &Clock) {
     if record.content_bytes == 0 { out.push(b'-') } else { push_decimal(out, record.content_bytes) }
 }
 
-fn client(out: &mut Vec<u8>, record: &Record<'_>) {
-    match record.client {
-        Some(address) => push_address(out, address),
-        None => out.push(b'-'),
+fn client(out: &mut Vec<u8>, record: &Record<'_>, clock: &mut Texts) {
+    let Some(address) = record.client else { return out.push(b'-') };
+    if clock.client != Some(address) {
+        clock.client_text.clear();
+        push_address(&mut clock.client_text, address);
+        clock.client = Some(address);
     }
+    out.extend_from_slice(&clock.client_text);
 }
 
-fn push_address(out: &mut Vec<u8>, address: std::net::IpAddr) {
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         // The usual case without the machinery of `fmt`.
-        std::net::IpAddr::V4(v4) => {
+        IpAddr::V4(v4) => {
             for (i, octet) in v4.octets().into_iter().enumerate() {
                 if i > 0 {
                     out.push(b'.');
@@ -128,7 +146,7 @@ fn push_address(out: &mut Vec<u8>, address: std::net::IpAddr) {
                 push_decimal(out, u64::from(octet));
             }
         }
-        std::net::IpAddr::V6(v6) => {
+        IpAddr::V6(v6) => {
             use std::io::Write;
             let _ = write!(out, "{v6}");
         }
@@ -175,11 +193,17 @@ const PLAIN: [bool; 256] = {
     table
 };
 
+/// Whether all octets stand for themselves. Without early exit and without a table, so that many are looked at at once.
+fn is_plain(value: &[u8]) -> bool {
+    let strange = |b: u8| (b.wrapping_sub(0x20) >= 0x5f) | (b == b'"') | (b == b'\\');
+    !value.iter().fold(false, |found, &b| found | strange(b))
+}
+
 /// Appends a peer's octets so that they stay within quotes and within the line: controls, quotes, backslashes
 /// and everything beyond ASCII as `\xHH`.
 fn text(out: &mut Vec<u8>, value: &[u8]) {
     let kept = &value[..value.len().min(VALUE_BYTES_MAX)];
-    if kept.iter().all(|&b| PLAIN[b as usize]) {
+    if is_plain(kept) {
         out.extend_from_slice(kept);
     } else {
         for &b in kept {
@@ -205,7 +229,7 @@ fn mark_cut(out: &mut Vec<u8>, length: usize) {
 /// too: terminals act on them) escaped.
 fn json_text(out: &mut Vec<u8>, value: &[u8]) {
     let kept = &value[..value.len().min(VALUE_BYTES_MAX)];
-    if kept.iter().all(|&b| PLAIN[b as usize]) {
+    if is_plain(kept) {
         out.extend_from_slice(kept);
     } else {
         let mut utf8 = [0u8; 4];
@@ -306,7 +330,7 @@ impl Json<'_> {
     }
 }
 
-fn json(out: &mut Vec<u8>, record: &Record<'_>, clock: &Clock, order: u64) {
+fn json(out: &mut Vec<u8>, record: &Record<'_>, clock: &Texts, order: u64) {
     out.push(b'{');
     let mut json = Json { out };
     json.key("time");
@@ -357,7 +381,7 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, clock: &Clock, order: u64) {
     out.push(b'}');
 }
 
-fn iso_time(out: &mut Vec<u8>, record: &Record<'_>, clock: &Clock) {
+fn iso_time(out: &mut Vec<u8>, record: &Record<'_>, clock: &Texts) {
     out.extend_from_slice(&clock.iso);
     out.push(b'.');
     let ms = record.time_unix_ms.rem_euclid(1000) as u64;
@@ -365,10 +389,10 @@ fn iso_time(out: &mut Vec<u8>, record: &Record<'_>, clock: &Clock) {
     out.push(b'Z');
 }
 
-fn write_piece(out: &mut Vec<u8>, piece: &Piece, record: &Record<'_>, clock: &Clock, order: u64) {
+fn write_piece(out: &mut Vec<u8>, piece: &Piece, record: &Record<'_>, clock: &mut Texts, order: u64) {
     match piece {
         Piece::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
-        Piece::Client => client(out, record),
+        Piece::Client => client(out, record, clock),
         Piece::User => word(out, record.user.unwrap_or(b"")),
         Piece::Time => out.extend_from_slice(&clock.common),
         Piece::IsoTime => iso_time(out, record, clock),

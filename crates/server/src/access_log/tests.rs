@@ -1,11 +1,11 @@
-use super::format::Clock;
+use super::format::Texts;
 use super::*;
 use eleven_semantics::{Fields, Version};
 use std::sync::mpsc;
 
 fn line(format: &Format, record: &Record<'_>) -> String {
     let mut out = Vec::new();
-    format.write(&mut out, record, &mut Clock::default(), 7);
+    format.write(&mut out, record, &mut Texts::default(), 7);
     String::from_utf8(out).expect("lines are UTF-8")
 }
 

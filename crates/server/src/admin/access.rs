@@ -103,7 +103,7 @@ impl Access {
     pub fn new(address: &ListenAddr, token: Option<Token>, hosts: Vec<Box<str>>) -> Result<Access, Exposed> {
         let (local, any_host) = match address {
             ListenAddr::Unix(_) => (true, true),
-            ListenAddr::Tcp { host: None, .. } => (false, false),
+            ListenAddr::Tcp { host: None, .. } | ListenAddr::Inherited(_) => (false, false),
             // Other names are not looked up for this: they may mean something else tomorrow.
             ListenAddr::Tcp { host: Some(host), .. } => {
                 let loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());

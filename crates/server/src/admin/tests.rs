@@ -19,7 +19,7 @@ impl Listening {
         let token = token.map(|token| Token::new(token).unwrap());
         let plan = AdminPlan::new(address, token, vec!["admin.example".into()]).unwrap();
         let metrics = Arc::new(Metrics::default());
-        let running = start(&plan, metrics.clone(), mounts).unwrap();
+        let running = start(&plan, metrics.clone(), mounts, &Inherited::default()).unwrap();
         let address = running.addresses()[0].trim_start_matches("http://").trim_end_matches('/').to_owned();
         Listening { running, metrics, address }
     }
@@ -168,7 +168,7 @@ fn over_a_unix_socket() {
     use std::os::unix::fs::PermissionsExt;
     let path = std::env::temp_dir().join(format!("eleven-admin-{}.sock", std::process::id()));
     let plan = AdminPlan::new(ListenAddr::Unix(path.clone()), None, Vec::new()).unwrap();
-    let mut running = start(&plan, Arc::default(), Mounts::default()).unwrap();
+    let mut running = start(&plan, Arc::default(), Mounts::default(), &Inherited::default()).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

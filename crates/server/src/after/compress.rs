@@ -10,16 +10,19 @@ mod encoder;
 
 use crate::after::fields::TypeSet;
 use crate::before::cors::add_vary;
+use crate::request::Request;
 use crate::response::{Content, Response};
 use bytes::Bytes;
 use eleven_net::pipe::{Next, PipeReader, PipeWriter, Reason, pipe};
+use eleven_semantics::fields::Only;
 use eleven_semantics::negotiation::{choose_coding, coding_quality};
 use eleven_semantics::range::ContentRange;
 use eleven_semantics::validator::{EntityTag, EntityTags};
-use eleven_semantics::{Fields, Known, Method, RequestTarget, Status};
+use eleven_semantics::{Fields, Known, Method, Status};
 pub use encoder::{Coding, Levels};
 use encoder::{Encoder, StreamSlot};
 use quick_cache::{Weighter, sync::Cache};
+use std::cell::RefCell;
 use std::os::unix::fs::FileExt;
 
 /// Content up to this length is compressed at once on the worker; longer content in pieces, with a yield between.
@@ -72,10 +75,84 @@ impl std::fmt::Debug for Compress {
 pub struct Asked {
     coding: Option<Coding>,
     head: bool,
-    /// Authority and target: with an entity tag they name one representation.
+    /// See [`resource`]; empty if the request is still at hand.
     resource: Box<[u8]>,
     /// Entity tags of If-None-Match that had the suffix of `coding`, without it.
     stripped: Vec<Box<[u8]>>,
+}
+
+thread_local! {
+    static CHOICES: RefCell<Choices> = const { RefCell::new(Choices { made: Vec::new(), next: 0 }) };
+}
+
+/// Choices that are remembered: a handful of browsers say a handful of values of Accept-Encoding.
+const CHOICES_MAX: usize = 8;
+
+/// Longer values are read anew each time.
+const CHOICE_VALUE_BYTES_MAX: usize = 64;
+
+/// The last choices of this thread, by codings offered and value of Accept-Encoding.
+struct Choices {
+    made: Vec<(Box<[Coding]>, Box<[u8]>, Option<Coding>)>,
+    next: usize,
+}
+
+impl Choices {
+    fn choose(&mut self, offered: &[Coding], fields: &Fields) -> Option<Coding> {
+        let value = match fields.only(Known::AcceptEncoding) {
+            Only::One(value) if value.len() <= CHOICE_VALUE_BYTES_MAX => value,
+            _ => return choose(offered, fields),
+        };
+        let known = self.made.iter().find(|(codings, text, _)| **text == *value && **codings == *offered);
+        if let Some((_, _, choice)) = known {
+            return *choice;
+        }
+        let choice = choose(offered, fields);
+        let made = (offered.into(), value.into(), choice);
+        match self.made.get_mut(self.next) {
+            Some(oldest) => *oldest = made,
+            None => self.made.push(made),
+        }
+        self.next = (self.next + 1) % CHOICES_MAX;
+        choice
+    }
+}
+
+/// The coding that a client likes best among those offered, if it likes any better than none.
+fn choose(offered: &[Coding], fields: &Fields) -> Option<Coding> {
+    // Identity comes last: it is sent only if it is liked better than every coding, or nothing else is.
+    let mut names: [&[u8]; Coding::COUNT + 1] = [b""; Coding::COUNT + 1];
+    for (name, coding) in names.iter_mut().zip(offered) {
+        *name = coding.name().as_bytes();
+    }
+    names[offered.len()] = b"identity";
+    let index = choose_coding(fields, &names[..=offered.len()]).ok()?;
+    let coding = offered.get(index).copied();
+    coding.filter(|coding| coding_quality(fields, coding.name().as_bytes()).is_acceptable())
+}
+
+impl Asked {
+    /// The coding the client gets, if it can be had.
+    pub fn coding(&self) -> Option<Coding> {
+        self.coding
+    }
+
+    /// Keeps the name of the resource, for when the handler has taken the request.
+    pub fn remember(&mut self, request: &Request) {
+        if self.coding.is_some() {
+            self.resource = resource(request).into();
+        }
+    }
+}
+
+/// Authority and target of a GET or HEAD: with an entity tag they name one representation. Empty for other methods.
+fn resource(request: &Request) -> Vec<u8> {
+    let head = &request.head;
+    if !matches!(head.method, Method::Get | Method::Head) {
+        return Vec::new();
+    }
+    let authority = head.target.authority().or_else(|| head.fields.get(Known::Host)).unwrap_or_default();
+    [authority, b"\0", &head.target.path_and_query()].concat()
 }
 
 impl Compress {
@@ -100,13 +177,9 @@ impl Compress {
     }
 
     /// Reads what the request accepts, and takes our suffix off the entity tags of its conditions.
-    pub fn ask(&self, method: &Method, fields: &mut Fields, target: &RequestTarget) -> Asked {
+    pub fn ask(&self, method: &Method, fields: &mut Fields) -> Asked {
         let head = *method == Method::Head;
         let mut asked = Asked { coding: self.choose(fields), head, ..Asked::default() };
-        if asked.coding.is_some() && (head || *method == Method::Get) {
-            let authority = target.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
-            asked.resource = [authority, b"\0", &target.path_and_query()].concat().into();
-        }
         if fields.contains(Known::IfNoneMatch)
             && let Some(coding) = asked.coding
         {
@@ -129,17 +202,7 @@ impl Compress {
         if !self.credentialed && fields.contains_any(&[Known::Cookie, Known::Authorization]) {
             return None;
         }
-        // Identity comes last: it is sent only if it is liked better than every coding, or nothing else is.
-        let mut names: [&[u8]; Coding::COUNT + 1] = [b""; Coding::COUNT + 1];
-        for (name, coding) in names.iter_mut().zip(&self.codings) {
-            *name = coding.name().as_bytes();
-        }
-        names[self.codings.len()] = b"identity";
-        let index = choose_coding(fields, &names[..=self.codings.len()]).ok()?;
-        self.codings
-            .get(index)
-            .copied()
-            .filter(|coding| coding_quality(fields, coding.name().as_bytes()).is_acceptable())
+        CHOICES.with_borrow_mut(|choices| choices.choose(&self.codings, fields))
     }
 
     /// Different efforts make different octets, so they have different tags.
@@ -148,11 +211,12 @@ impl Compress {
     }
 
     /// Compresses a response if it should be, and says in Vary that it depends on Accept-Encoding if it could be.
-    /// `type_of_path` is the media type that the path suggests, for a 304.
+    /// `request` is needed unless it was [remembered](Asked::remember); `type_of_path` is the media type that the path suggests, for a 304.
     pub fn apply(
         &self,
         asked: &Asked,
         response: &mut Response,
+        request: Option<&Request>,
         shared: &std::sync::Arc<Compress>,
         type_of_path: impl FnOnce() -> Option<&'static str>,
     ) {
@@ -169,7 +233,15 @@ impl Compress {
         }
         add_vary(response.fields.to_mut(), "Accept-Encoding");
         let Some(coding) = asked.coding else { return };
-        let key = self.key(asked, coding, response.fields.get(), response.content.length());
+        let named;
+        let resource = match request {
+            Some(request) if asked.resource.is_empty() => {
+                named = resource(request);
+                &named[..]
+            }
+            _ => &asked.resource,
+        };
+        let key = key(resource, coding, response.fields.get(), response.content.length());
         let content = std::mem::replace(&mut response.content, Content::Empty);
         let (content, constant) = match self.encode(asked, coding, key, content, shared) {
             Ok(coded) => coded,
@@ -317,21 +389,6 @@ impl Compress {
         }
     }
 
-    /// Only what has a strong tag, of a request that named its resource, can be recognised again.
-    fn key(&self, asked: &Asked, coding: Coding, fields: &Fields, length: Option<u64>) -> Option<Box<[u8]>> {
-        let etag = fields.get(Known::ETag)?;
-        if asked.resource.is_empty() || EntityTag::parse(etag)?.weak {
-            return None;
-        }
-        let mut key = Vec::with_capacity(asked.resource.len() + etag.len() + 24);
-        key.extend_from_slice(&asked.resource);
-        key.push(0);
-        key.extend_from_slice(etag);
-        key.push(coding as u8);
-        key.extend_from_slice(&length?.to_le_bytes());
-        Some(key.into())
-    }
-
     fn keep(&self, key: Option<Box<[u8]>>, result: &Bytes) {
         if let Some(key) = key
             && result.len() <= self.result_bytes_max
@@ -339,6 +396,21 @@ impl Compress {
             self.results.insert(key, result.clone());
         }
     }
+}
+
+/// Only what has a strong tag, of a request that named its resource, can be recognised again.
+fn key(resource: &[u8], coding: Coding, fields: &Fields, length: Option<u64>) -> Option<Box<[u8]>> {
+    let etag = fields.get(Known::ETag)?;
+    if resource.is_empty() || EntityTag::parse(etag)?.weak {
+        return None;
+    }
+    let mut key = Vec::with_capacity(resource.len() + etag.len() + 24);
+    key.extend_from_slice(resource);
+    key.push(0);
+    key.extend_from_slice(etag);
+    key.push(coding as u8);
+    key.extend_from_slice(&length?.to_le_bytes());
+    Some(key.into())
 }
 
 enum Input {

@@ -68,6 +68,11 @@ impl FieldRules {
             && self.cache_fallback.is_none()
     }
 
+    /// Whether the same is made of the same response whenever it is made.
+    pub fn is_constant(&self) -> bool {
+        self.cache.iter().all(|rule| rule.expires_s.is_none())
+    }
+
     /// Makes the changes. `type_of_path` is the media type that the path suggests, for responses that state none
     /// because they have no content (9110-15.4.5-01: a 304 carries the Cache-Control that a 200 would).
     pub fn apply(

@@ -126,7 +126,7 @@ impl Caching {
         };
         let content = content(reply.body, status);
         let notes = Notes { cache: reply.report.word(), ..Notes::default() };
-        Response { status, fields, content, notes: Some(Box::new(notes)), ..Response::new(status) }
+        Response { status, fields, content, notes: Some(Rc::new(notes)), ..Response::new(status) }
     }
 
     fn add_lines(&self, report: &Report, added: &mut Fields) {

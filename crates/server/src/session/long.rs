@@ -158,7 +158,7 @@ struct InFlight {
     state: State,
     interim: Option<InterimSender>,
     meta: Option<Meta>,
-    notes: Option<Box<Notes>>,
+    notes: Option<Rc<Notes>>,
     safe: bool,
 }
 

@@ -63,12 +63,13 @@ impl Session {
     }
 
     fn write_awaited(&mut self, response: &Response, meta: Option<long::Meta>, out: &mut Vec<u8>) -> Turn {
-        let Ok((persistence, large)) = self.write_short(response, out, COPIED_BYTES_MAX) else {
+        let Ok((persistence, large)) = self.write_short(response, out, COPIED_BYTES_MAX, false) else {
             return Turn::Close(CloseReason::Internal);
         };
         if let Some(meta) = &meta {
             let sent = (out.len() + large.as_ref().map_or(0, Bytes::len)) as u64;
-            self.log(&meta.asked(), response, sent, meta.started(), persistence);
+            let handler = self.worker.service().name();
+            self.log(&meta.asked(), response, sent, Some(meta.started()), handler, persistence);
         }
         let next = match persistence {
             Persistence::Keep => None,

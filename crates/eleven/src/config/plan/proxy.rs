@@ -386,7 +386,7 @@ impl Builder<'_> {
 fn port(address: &ListenAddr) -> Option<u16> {
     match address {
         ListenAddr::Tcp { port, .. } => Some(*port),
-        ListenAddr::Unix(_) => None,
+        ListenAddr::Unix(_) | ListenAddr::Inherited(_) => None,
     }
 }
 
@@ -397,5 +397,7 @@ fn is_local(address: &ListenAddr) -> bool {
         }
         ListenAddr::Tcp { host: None, .. } => false,
         ListenAddr::Unix(_) => true,
+        // Whoever passes it knows who reaches it; we do not.
+        ListenAddr::Inherited(_) => false,
     }
 }

@@ -16,7 +16,7 @@ const BROTLI_WINDOW_BITS: u32 = 20;
 const ZSTD_WINDOW_BITS: u32 = 20;
 
 /// A content coding that is made on the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Coding {
     /// RFC 1952.

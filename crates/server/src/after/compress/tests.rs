@@ -1,4 +1,6 @@
 use super::*;
+use crate::request::Peer;
+use eleven_semantics::RequestTarget;
 use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,13 +58,17 @@ fn go(
     mut response: Response,
 ) -> (Fields, Response) {
     let mut fields = Fields::from_iter(request);
-    let asked = compress.ask(&method, &mut fields, &target("/a"));
-    compress.apply(&asked, &mut response, compress, || None);
+    let mut asked = compress.ask(&method, &mut fields);
+    asked.remember(&request_for("/a"));
+    compress.apply(&asked, &mut response, None, compress, || None);
     (fields, response)
 }
 
-fn target(text: &str) -> RequestTarget {
-    RequestTarget::parse(&Method::Get, text.as_bytes()).unwrap()
+fn request_for(target: &str) -> Request {
+    let peer = Peer { address: None, scheme: eleven_semantics::target::Scheme::Http, local_port: 0 };
+    let mut request = Request::new(std::rc::Rc::new(peer));
+    request.head.target = RequestTarget::parse(&Method::Get, target.as_bytes()).unwrap();
+    request
 }
 
 fn get(response: &Response, name: Known) -> String {
@@ -223,7 +229,7 @@ fn conditions_on_coded_representations() {
     }
     // A change may be based on what was read in any coding.
     let mut fields = Fields::from_iter(&[("If-Match", "\"v1-br5\", \"v1-gzip6\", \"x\"")]);
-    compress.ask(&Method::Put, &mut fields, &target("/"));
+    compress.ask(&Method::Put, &mut fields);
     assert_eq!(fields.get(Known::IfMatch), Some(&b"\"v1\", \"v1\", \"x\""[..]));
 }
 
@@ -239,9 +245,9 @@ fn results_are_kept_and_never_mixed_up() {
     let Content::Bytes(again) = again.content else { panic!() };
     assert_eq!(first.as_ptr(), again.as_ptr(), "from memory");
     let mut fields = Fields::from_iter(&accept);
-    let asked = compress.ask(&Method::Get, &mut fields, &target("/other"));
+    let asked = compress.ask(&Method::Get, &mut fields);
     let mut other = html(Bytes::from(vec![b'x'; 1000]));
-    compress.apply(&asked, &mut other, &compress, || None);
+    compress.apply(&asked, &mut other, Some(&request_for("/other")), &compress, || None);
     let Content::Bytes(other) = other.content else { panic!() };
     assert_eq!(decode(b"gzip", &other), vec![b'x'; 1000]);
     // Without a strong tag nothing is kept.

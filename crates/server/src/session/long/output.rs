@@ -19,8 +19,10 @@ impl Long<'_> {
         if let ResponseContent::Switch(_) = response.content {
             return self.begin_switch(response);
         }
-        let stopping = self.session.worker.ledger().is_stopping();
-        let close = response.close.or(stopping.then_some(CloseReason::Stopping));
+        // Requests that have come already are answered by a worker that is stopping, too.
+        let more = self.queue.len() > 1 || self.at < self.input.len();
+        let last = self.session.worker.ledger().is_stopping() && !more;
+        let close = response.close.or(last.then_some(CloseReason::Stopping));
         let reading = self.is_read_by_handler();
         let (machine, out) = (&mut self.session.machine, &mut self.out);
         let written =

@@ -1,0 +1,326 @@
+//! Change without loss, over the real binary: reloads and upgrades while clients keep connections alive and pipeline.
+//! A client counts everything as a failure that RFC 9112 does not announce: a reset, an end without `Connection: close`
+//! before it, an answer of the wrong kind. The long form is `cargo run -p eleven-benches -- soak`.
+
+mod support;
+
+use eleven_testkit::reader::{Reader, Response};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+use support::{Folder, Server, WATCHDOG};
+
+/// A server with a PID file, whatever process it is by now.
+struct Site {
+    folder: Folder,
+    server: Server,
+}
+
+/// A configuration whose `/generation` says which one it is.
+fn config(generation: usize, more: &str) -> String {
+    format!(
+        "pid_file = \"pid\"\nworkers = 2\n[log]\naccess = \"off\"\n[[site]]\nroot = \"www\"\n\
+         [[site.route]]\npath = \"/generation\"\nfixed = {{ text = \"{generation}\" }}\n\
+         [[site.route]]\npath = \"/debug\"\nstrip_prefix = true\necho = true\n{more}\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\n"
+    )
+}
+
+impl Site {
+    fn start() -> Site {
+        let folder = Folder::new();
+        folder.write("www/page.txt", "page\n");
+        folder.write("www/large.bin", vec![b'x'; 300_000]);
+        let server = Server::configured(&folder, config(0, "").trim_end_matches(LISTENER));
+        Site { folder, server }
+    }
+
+    fn pid_path(&self) -> PathBuf {
+        self.folder.path().join("pid")
+    }
+
+    fn pid(&self) -> Option<u32> {
+        std::fs::read_to_string(self.pid_path()).ok()?.trim().parse().ok()
+    }
+
+    fn control(&self, command: &str) -> Output {
+        let mut control = Command::new(env!("CARGO_BIN_EXE_eleven"));
+        control.arg(command).arg("--pid-file").arg(self.pid_path());
+        control.output().expect("the binary can be started")
+    }
+
+    fn configure(&self, text: &str) {
+        // Whole or not at all, as an editor does it.
+        let written = self.folder.write("new.toml", text);
+        std::fs::rename(written, self.folder.path().join("eleven.toml")).expect("files can be renamed");
+    }
+
+    /// Reads a configuration anew, and waits until it is in force in every worker.
+    fn reload(&self, generation: usize, more: &str) {
+        self.configure(&config(generation, more));
+        let control = self.control("reload");
+        assert!(control.status.success(), "{control:?}");
+        self.await_generation(generation);
+    }
+
+    fn await_generation(&self, generation: usize) {
+        // Each connection meets one of two workers; so many in a row are not chance.
+        let (started, mut in_a_row) = (Instant::now(), 0);
+        while in_a_row < 20 {
+            let same = self.server.get("/generation").body == generation.to_string().as_bytes();
+            in_a_row = if same { in_a_row + 1 } else { 0 };
+            assert!(started.elapsed() < WATCHDOG, "generation {generation} does not come into force");
+        }
+    }
+
+    fn upgrade(&self) -> u32 {
+        let before = self.pid();
+        let control = self.control("upgrade");
+        assert!(control.status.success(), "{control:?}");
+        let now = self.pid().expect("the new process wrote its number");
+        assert_ne!(Some(now), before);
+        now
+    }
+}
+
+const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // Processes that took over are nobody's children here.
+        if let Some(pid) = self.pid() {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+    }
+}
+
+/// Asks without end until told to stop. Requests answered; the first thing that went wrong.
+fn keep_asking(
+    address: SocketAddr,
+    batch: usize,
+    stop: &AtomicBool,
+    asked: &AtomicU64,
+) -> Result<(), String> {
+    const PATHS: [(&str, usize); 3] =
+        [("/page.txt", 5), ("/large.bin", 300_000), ("/debug/bytes/1000", 1000)];
+    let connect = || -> Result<_, String> {
+        let stream = TcpStream::connect(address).map_err(|error| format!("connect: {error}"))?;
+        stream.set_read_timeout(Some(WATCHDOG)).map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        Ok(Reader::new(stream))
+    };
+    let mut reader = connect()?;
+    let mut at = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let wanted: Vec<_> = (0..batch).map(|n| PATHS[(at + n) % PATHS.len()]).collect();
+        let wire: String = wanted
+            .iter()
+            .map(|(path, _)| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+            .collect();
+        reader.get_mut().write_all(wire.as_bytes()).map_err(|error| format!("send: {error}"))?;
+        let mut closes = false;
+        for (path, length) in wanted {
+            let response: Response =
+                reader.response("GET").map_err(|fault| format!("{path} in a batch of {batch}: {fault}"))?;
+            if response.status != 200 || response.body.len() != length {
+                return Err(format!("{path}: {} with {} octets", response.status, response.body.len()));
+            }
+            closes = response.says_close();
+            asked.fetch_add(1, Ordering::Relaxed);
+        }
+        at += 1;
+        if closes {
+            reader.end().map_err(|fault| format!("after Connection: close: {fault}"))?;
+            reader = connect()?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_is_lost_over_reloads_and_upgrades_under_load() {
+    let mut site = Site::start();
+    let address = site.server.address;
+    let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let clients: Vec<_> = [1, 1, 1, 8]
+            .into_iter()
+            .map(|batch| {
+                let (stop, asked) = (&stop, &asked);
+                scope.spawn(move || keep_asking(address, batch, stop, asked))
+            })
+            .collect();
+        let change = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..2 {
+                for generation in 1..=4 {
+                    site.reload(round * 10 + generation, "");
+                }
+                site.upgrade();
+            }
+            // The first process ends once it has nothing left.
+            assert_eq!(site.server.wait(), Some(0));
+            let before = asked.load(Ordering::Relaxed);
+            let started = Instant::now();
+            while asked.load(Ordering::Relaxed) < before + 100 {
+                assert!(started.elapsed() < WATCHDOG, "nobody is served after the upgrades");
+                std::thread::yield_now();
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let failures =
+            clients.into_iter().filter_map(|client| client.join().expect("no panic").err()).collect();
+        if let Err(panic) = change {
+            std::panic::resume_unwind(panic);
+        }
+        failures
+    });
+    assert!(failures.is_empty(), "{failures:#?} after {} requests", asked.load(Ordering::Relaxed));
+}
+
+#[test]
+fn what_runs_and_what_lies_idle_outlives_an_upgrade() {
+    let mut site = Site::start();
+    let mut idle = Reader::new(site.server.connect());
+    idle.get_mut().write_all(b"GET /page.txt HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert!(!idle.response("GET").unwrap().says_close());
+    // The beginning of its response has come: it runs.
+    let mut running = Reader::new(site.server.connect());
+    running
+        .get_mut()
+        .write_all(b"POST /debug/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab")
+        .unwrap();
+    let first = site.server.pid();
+    let second = site.upgrade();
+    assert_ne!(first, second);
+    // New connections meet the new process, which lets them live.
+    assert!(!site.server.get("/page.txt").says_close());
+    // The idle one has a last exchange with the old process.
+    idle.get_mut().write_all(b"GET /page.txt HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert!(idle.response("GET").unwrap().says_close());
+    idle.end().unwrap();
+    running.get_mut().write_all(b"cd").unwrap();
+    let response = running.response("POST").unwrap();
+    assert_eq!((response.status, &*response.body), (200, &b"abcd"[..]));
+    assert!(response.says_close());
+    running.end().unwrap();
+    assert_eq!(site.server.wait(), Some(0), "it had nothing left");
+    assert_eq!(site.pid(), Some(second), "and left the new process's file alone");
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_the_old_process_serving() {
+    let mut site = Site::start();
+    let before = site.pid();
+    site.configure("[[site]]\nroot = \"nowhere\"\n");
+    let control = site.control("upgrade");
+    assert!(!control.status.success());
+    let said = String::from_utf8_lossy(&control.stderr).into_owned();
+    assert!(said.contains("goes on"), "{said}");
+    assert_eq!(site.pid(), before);
+    assert_eq!(site.server.get("/page.txt").status, 200);
+    // A wrong configuration is refused by a reload, too, and a right one is taken after it.
+    site.server.signal("HUP");
+    assert_eq!(site.server.get("/page.txt").status, 200);
+    site.reload(1, "");
+    site.upgrade();
+    assert_eq!(site.server.wait(), Some(0));
+    assert_eq!(site.server.get("/generation").body, b"1");
+}
+
+#[test]
+fn listeners_come_and_go_with_a_reload() {
+    let site = Site::start();
+    let socket = site.folder.path().join("second.sock");
+    assert!(UnixStream::connect(&socket).is_err());
+    site.reload(1, "[[listener]]\naddress = \"unix:second.sock\"\n");
+    let mut second = Reader::new(UnixStream::connect(&socket).expect("listens now"));
+    let ask = |reader: &mut Reader<UnixStream>| {
+        reader.get_mut().write_all(b"GET /generation HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        reader.response("GET").unwrap()
+    };
+    assert_eq!(ask(&mut second).body, b"1");
+    // It is handed over, too.
+    site.upgrade();
+    let mut third = Reader::new(UnixStream::connect(&socket).expect("listens still"));
+    assert_eq!(ask(&mut third).body, b"1");
+    // An address that cannot be bound changes nothing.
+    site.configure(&config(2, "[[listener]]\naddress = \"unix:www\"\n"));
+    assert!(site.control("reload").status.success());
+    assert_eq!(site.server.get("/generation").body, b"1");
+    site.reload(3, "");
+    let started = Instant::now();
+    while socket.exists() {
+        assert!(started.elapsed() < WATCHDOG, "the socket that is given up stays");
+        std::thread::yield_now();
+    }
+    assert!(UnixStream::connect(&socket).is_err());
+    // Whoever came by it is served on.
+    assert_eq!(ask(&mut third).body, b"3");
+    drop(second);
+}
+
+#[test]
+fn the_service_manager_passes_sockets_and_is_told() {
+    let folder = Folder::new();
+    folder.write("page.txt", "page\n");
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // A shell plays the manager: it puts the socket at descriptor 3 and keeps its number.
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg("exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$0\" serve . --quiet --listen fd:web")
+        .arg(env!("CARGO_BIN_EXE_eleven"))
+        .current_dir(folder.path())
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "600000")
+        .stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(listener)))
+        .spawn()
+        .unwrap();
+    let expect = |wanted: &str| {
+        let mut text = [0; 512];
+        loop {
+            let count = manager.recv(&mut text).expect("the manager is told");
+            if String::from_utf8_lossy(&text[..count]).contains(wanted) {
+                return;
+            }
+        }
+    };
+    expect("READY=1");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /page.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("page\n"), "{answer}");
+    expect("WATCHDOG=1");
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    expect("STOPPING=1");
+    assert_eq!(support::wait(&mut child), Some(0));
+}
+
+#[test]
+fn a_pid_file_is_not_taken_from_a_process_that_runs() {
+    let site = Site::start();
+    let second = Command::new(env!("CARGO_BIN_EXE_eleven"))
+        .args(["serve", "--quiet", "--listen", "127.0.0.1:0", "--pid-file"])
+        .arg(site.pid_path())
+        .arg(site.folder.path())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("runs"), "{second:?}");
+    assert_eq!(site.pid(), Some(site.server.pid()));
+    // And what is asked of nobody is refused.
+    let nobody = Command::new(env!("CARGO_BIN_EXE_eleven")).args(["reload"]).output().unwrap();
+    assert!(!nobody.status.success());
+    let gone =
+        Command::new(env!("CARGO_BIN_EXE_eleven")).args(["upgrade", "--pid", "4194304"]).output().unwrap();
+    assert!(!gone.status.success());
+}
