@@ -1,5 +1,6 @@
 //! Servers that are killed and restarted in turn while requests run: nothing that may be repeated fails, nothing else
-//! is done twice. And servers that active checks take out of service.
+//! is done twice. `REQUESTS=100000 cargo test -p eleven-server --lib killed` is the long form. And servers that active
+//! checks take out of service.
 
 use super::*;
 use std::collections::HashMap;
@@ -75,6 +76,7 @@ fn serve(stream: UnixStream, done: &Mutex<HashMap<String, u32>>) {
     }
 }
 
+/// 9110-9.2.2-02; faults F08, K44.
 #[test]
 fn killed_servers_fail_no_idempotent_request_and_double_no_other() {
     let done: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
@@ -83,6 +85,7 @@ fn killed_servers_fail_no_idempotent_request_and_double_no_other() {
     with.ejection.first_ms = 20;
     with.ejection.longest_ms = 50;
     let front = Front::gateway(with);
+    let requests = std::env::var("REQUESTS").map_or(3200, |count| count.parse::<u32>().unwrap());
     let (running, failed, answered) = (AtomicBool::new(true), AtomicU16::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
         let mut clients = Vec::new();
@@ -90,10 +93,11 @@ fn killed_servers_fail_no_idempotent_request_and_double_no_other() {
             let (front, failed, answered) = (&front, &failed, &answered);
             clients.push(scope.spawn(move || {
                 let mut reader = Reader::new(front.connect());
-                for n in 0..400 {
-                    let post = n % 4 == 3;
-                    let method = if post { "POST" } else { "GET" };
-                    let content = if post { "Content-Length: 2\r\n\r\nhi" } else { "\r\n" };
+                for n in 0..requests / 8 {
+                    let method = ["GET", "PUT", "GET", "DELETE", "POST"][n as usize % 5];
+                    let post = method == "POST";
+                    let content =
+                        if post || method == "PUT" { "Content-Length: 2\r\n\r\nhi" } else { "\r\n" };
                     let wire = format!("{method} /{client}/{n} HTTP/1.1\r\nHost: h\r\n{content}");
                     reader.get_mut().write_all(wire.as_bytes()).unwrap();
                     let response = reader.response(method).unwrap();
@@ -133,7 +137,14 @@ fn killed_servers_fail_no_idempotent_request_and_double_no_other() {
     let done = done.lock().unwrap();
     let twice: Vec<_> = done.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "done twice: {twice:?}");
-    assert!(done.len() > 400, "{}", done.len());
+    assert_eq!(answered.load(Ordering::Relaxed), requests / 8 * 8);
+    // Most of them were done: a server rarely dies over one.
+    assert!(done.len() as u32 > requests / 10, "{}", done.len());
+    eprintln!(
+        "{requests} requests, {} of {} not idempotent done, 0 failed or doubled",
+        done.len(),
+        requests / 5
+    );
     for server in &servers {
         server.kill();
     }
