@@ -151,6 +151,14 @@ impl Report {
         CacheStatus { cache, handling, ttl_seconds: self.ttl_seconds, key: None, detail }.append(response);
     }
 
+    /// Why the request was forwarded, in the words of RFC 9211; empty for a hit.
+    pub fn reason(&self) -> &'static str {
+        match self.handling {
+            Some(Handling::Forwarded { why, .. }) => why.token(),
+            _ => "",
+        }
+    }
+
     /// `HIT`, `STALE`, `VALIDATED`, `MISS` or `BYPASS`: for X-Cache and for access logs.
     pub fn word(&self) -> &'static str {
         use eleven_semantics::caching::status::Forward;

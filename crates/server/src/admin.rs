@@ -12,6 +12,7 @@ pub use access::{Access, Denied, Exposed, Token};
 
 use crate::handler::{Handled, Handler};
 use crate::metrics::Metrics;
+use crate::metrics::exposition::Dialect;
 use crate::request::Request;
 use crate::response::Response;
 use crate::serve::{Options, Running, Sockets, StartError, start_with};
@@ -136,7 +137,10 @@ impl Admin {
         }
         match place {
             Place::Health => self.health().into(),
-            Place::Metrics => Response::text(Status::OK, TEXT, self.metrics.exposition()).into(),
+            Place::Metrics => {
+                let dialect = Dialect::of(&request.head.fields);
+                Response::text(Status::OK, dialect.media_type(), self.metrics.exposition(dialect)).into()
+            }
             Place::Status => Response::text(Status::OK, JSON, self.metrics.status().to_string()).into(),
         }
     }
@@ -193,6 +197,7 @@ pub fn start(
     settings.timeouts.stop_timeout_ms = STOP_TIMEOUT_MS;
     let access = plan.access.clone();
     let service = move || {
+        tokio::task::spawn_local(Metrics::keep_history(Arc::downgrade(&metrics)));
         let admin = Admin { access: access.clone(), metrics: metrics.clone(), mounts: mounts.clone() };
         Service::single(Handler::Admin(Rc::new(admin)))
     };

@@ -2,6 +2,7 @@
 //! how many octets went each way, and why it was refused or the connection closed. The access log, the metrics and the
 //! status page all read this one value. It borrows; whoever keeps it longer than the exchange copies what it needs.
 
+use crate::metrics::Exchange;
 use eleven_semantics::{Fields, Version};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -105,11 +106,26 @@ pub struct Notes {
     pub refused: Option<&'static str>,
     /// Verdict of the cache; empty where none was asked.
     pub cache: &'static str,
+    /// Why the cache did not answer by itself (RFC 9211); empty if it did.
+    pub cache_reason: &'static str,
     /// The server that a gateway asked.
     pub upstream: Option<Arc<str>>,
 }
 
 impl Notes {
+    /// Adds them to what is counted.
+    #[inline]
+    pub fn count_in<'a>(&'a self, counted: &mut Exchange<'a>) {
+        counted.site = self.site.as_deref().unwrap_or_default();
+        if !self.handler.is_empty() {
+            counted.handler = self.handler;
+        }
+        counted.refused = counted.refused.or(self.refused);
+        counted.cache = self.cache;
+        counted.cache_reason = self.cache_reason;
+        counted.upstream = self.upstream.as_deref().unwrap_or_default();
+    }
+
     /// Adds them to a record.
     pub fn add_to<'a>(&'a self, record: &mut Record<'a>) {
         if let Some(site) = &self.site {

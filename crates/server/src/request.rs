@@ -60,7 +60,7 @@ pub struct Request {
     /// The authenticated user.
     pub user: Option<Box<[u8]>>,
     /// The record needs what is left after [`Request::take`].
-    pub(crate) is_logged: bool,
+    pub(crate) is_recorded: bool,
     /// The target as received, if it was rewritten.
     received_target: Option<Box<[u8]>>,
     interim: Option<InterimSender>,
@@ -86,7 +86,7 @@ impl Request {
             client: peer.ip(),
             peer,
             user: None,
-            is_logged: false,
+            is_recorded: false,
             received_target: None,
             interim: None,
             path: Vec::new(),
@@ -110,7 +110,7 @@ impl Request {
     pub fn take(&mut self) -> Request {
         let mut left = Request::new(self.peer.clone());
         left.interim = Some(self.interim());
-        if self.is_logged {
+        if self.is_recorded {
             left.head = self.head.clone();
             left.received_target = self.received_target.clone();
         }
@@ -122,8 +122,8 @@ impl Request {
     pub(crate) fn move_into(&mut self, kept: &mut Request) {
         std::mem::swap(self, kept);
         self.peer.clone_from(&kept.peer);
-        self.is_logged = kept.is_logged;
-        if self.is_logged {
+        self.is_recorded = kept.is_recorded;
+        if self.is_recorded {
             self.head.clone_from(&kept.head);
         } else {
             // Of another client, perhaps.

@@ -31,12 +31,16 @@ pub(crate) async fn serve(
         let accept = Box::pin(TlsStream::accept(stream, |_| Some(config)));
         tokio::select! {
             accepted = accept => accepted,
-            () = given_up(&slot) => return,
+            () = given_up(&slot) => return worker.recorder().handshake(Err("timeout")),
         }
     };
     match accepted {
-        Ok(tls) => session::serve(Stream::Tls(Box::new(tls)), peer, local_port, slot, worker).await,
+        Ok(tls) => {
+            worker.recorder().handshake(Ok(()));
+            session::serve(Stream::Tls(Box::new(tls)), peer, local_port, slot, worker).await;
+        }
         Err(AcceptError::NotTls(plain)) => {
+            worker.recorder().handshake(Err("not-tls"));
             let (mut stream, _) = *plain;
             slot.begin(Phase::Lingering, worker.settings().timeouts.linger_idle_timeout_ms);
             tokio::select! {
@@ -44,7 +48,10 @@ pub(crate) async fn serve(
                 () = given_up(&slot) => {}
             }
         }
-        Err(error) => tracing::debug!(%peer, %error, "no TLS"),
+        Err(error) => {
+            worker.recorder().handshake(Err("failed"));
+            tracing::debug!(%peer, %error, "no TLS");
+        }
     }
 }
 

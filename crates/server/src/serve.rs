@@ -221,11 +221,11 @@ pub fn start_with(sockets: Sockets, options: Options) -> Result<Running, StartEr
         let heartbeat = Arc::new(AtomicU64::new(0));
         let (service, settings, log) =
             (options.service.clone(), options.settings.clone(), options.log.clone());
-        let beat = heartbeat.clone();
+        let (beat, metrics) = (heartbeat.clone(), options.metrics.clone());
         let make = move || async move {
             let ledger = Ledger::new(caps);
             let log = log.as_ref().map(|log| log.worker());
-            let worker = Worker::new(Rc::new(service()), settings, ledger, log);
+            let worker = Worker::new(Rc::new(service()), settings, ledger, log, metrics.recorder());
             work(worker, received, beat).await;
         };
         let thread = Some(eleven_net::worker::spawn(format!("worker-{index}"), make)?);
@@ -289,6 +289,7 @@ async fn work(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>, he
     ledger.sweep();
     let sweeper = ledger.clone();
     tokio::task::spawn_local(async move { sweeper.keep_sweeping().await });
+    tokio::task::spawn_local(publish(worker.clone()));
     tokio::task::spawn_local(beat(heartbeat));
     let mut accepting: HashMap<u64, Accepting> = HashMap::new();
     let mut drained = None;
@@ -379,14 +380,17 @@ fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot) -> Accepting 
         };
         let (worker, tls, mut ceased) = (worker.clone(), tls.clone(), ceased.clone());
         tasks.push(tokio::task::spawn_local(async move {
-            let serve = |stream: Stream, peer: PeerAddr, slot| match tls.load_full() {
-                None => {
-                    tokio::task::spawn_local(session::serve(stream, peer, port, slot, worker.clone()));
-                }
-                Some(config) => {
-                    tokio::task::spawn_local(secure::serve(stream, peer, port, slot, worker.clone(), config));
-                }
+            let serve = |stream: Stream, peer: PeerAddr, slot| {
+                worker.recorder().accepted();
+                let worker = worker.clone();
+                match tls.load_full() {
+                    None => tokio::task::spawn_local(session::serve(stream, peer, port, slot, worker)),
+                    Some(config) => {
+                        tokio::task::spawn_local(secure::serve(stream, peer, port, slot, worker, config))
+                    }
+                };
             };
+            let refuse = |stream: Stream, why| refuse(&worker, stream, why);
             let told = async move {
                 // Nobody who could tell is left: as for a stop.
                 ceased.wait_for(Option::is_some).await.ok().and_then(|how| *how).unwrap_or(Cease::Close)
@@ -397,9 +401,23 @@ fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot) -> Accepting 
     Accepting { cease, tasks }
 }
 
+/// Tells the figures once a second what the connections are doing.
+async fn publish(worker: Rc<Worker>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        worker.recorder().publish(worker.ledger().phases());
+    }
+}
+
 /// Tells a newcomer that there is no room; as much as its socket takes at once.
-fn refuse(mut stream: Stream, why: Refused) {
+fn refuse(worker: &Worker, mut stream: Stream, why: Refused) {
     tracing::debug!(?why, "a connection was refused");
+    worker.recorder().refused_connection(match why {
+        Refused::Address => "per-address",
+        Refused::Full => "full",
+    });
     tokio::task::spawn_local(async move {
         let _ = stream.write_all(&busy_response()).await;
         let _ = stream.shutdown_write().await;

@@ -13,6 +13,7 @@ mod soon;
 #[cfg(test)]
 mod tests;
 
+use crate::metrics::Exchange;
 use crate::record::Record;
 use crate::request::{Peer, Request, RequestContent};
 use crate::response::{Content, Response};
@@ -25,7 +26,7 @@ use eleven_messaging::{
 use eleven_net::ledger::{Phase, Slot, Verdict};
 use eleven_net::{PeerAddr, Stream, clock};
 use eleven_semantics::target::Scheme;
-use eleven_semantics::{Fields, Method, Status, Version};
+use eleven_semantics::{Fields, Known, Status, Version};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,14 +100,16 @@ impl Session {
                     long::Outcome::Keep => self.rest(),
                     long::Outcome::Close(reason) => break reason,
                     long::Outcome::Switch(switch, received) => {
-                        let Session { stream, slot, .. } = *self;
+                        let Session { stream, slot, worker, .. } = *self;
                         slot.begin(Phase::Tunnel, u64::MAX);
+                        worker.recorder().closed(CloseReason::Switched.name());
                         return switch.run(stream, received).await;
                     }
                 },
                 Turn::Close(reason) => break reason,
             }
         };
+        self.worker.recorder().closed(reason.name());
         if close::is_staged(reason, self.carry.is_empty()) {
             Box::pin(close::in_stages(&mut self, reason)).await;
         }
@@ -196,7 +199,7 @@ impl Session {
         let mut out = Vec::new();
         if self.write_short(&response, &mut out, usize::MAX, false).is_ok() {
             let _ = self.stream.try_write(&out);
-            self.log_unreadable(&response, out.len(), Some(reason));
+            self.record_unreadable(&response, out.len(), reason);
         }
     }
 
@@ -236,6 +239,7 @@ impl Session {
         let input = &input[..len];
         let mut at = 0;
         loop {
+            let begun_at = at;
             let (taken, received) = match self.machine.receive(&input[at..], end_of_input, &mut request.head)
             {
                 Ok(found) => found,
@@ -255,7 +259,6 @@ impl Session {
             }
             request.peer = self.peer.clone();
             request.renew();
-            request.is_logged = self.worker.log().is_some();
             if self.machine.is_receiving_content() {
                 match self.gather(&input[at..], end_of_input, request) {
                     Ok(Gathered::Whole(taken)) => at += taken,
@@ -265,14 +268,17 @@ impl Session {
                             *start,
                             out,
                             end_of_input,
+                            input.len() - begun_at,
                             request.take(),
                         ));
                     }
                     Err(why) => return self.refuse(out, why),
                 }
             }
+            let weight = self.worker.weigh();
+            request.is_recorded = weight > 0 || self.worker.log().is_some();
             // The clock is read for those who look at the times.
-            let is_timed = self.worker.log().is_some_and(|log| log.is_timed());
+            let is_timed = weight > 0 || self.worker.log().is_some_and(|log| log.is_timed());
             let started = is_timed.then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();
@@ -292,15 +298,20 @@ impl Session {
                 crate::handler::Handled::Soon(soon)
                     if interim.is_none() && out.is_empty() && at == input.len() && !end_of_input =>
                 {
-                    self.expect(soon, request, is_safe);
+                    let meta = long::Meta::of(request, weight, started);
+                    self.expect(soon, meta, is_safe, at - begun_at);
                     return Turn::Wait;
                 }
                 handled => {
                     let rest = input[at..].to_vec();
-                    let meta = self.worker.log().map(|_| long::Meta::of(request));
-                    let safe = is_safe;
+                    let begun = long::Begun {
+                        handled,
+                        interim,
+                        meta: long::Meta::of(request, weight, started),
+                        safe: is_safe,
+                    };
                     let out = std::mem::take(out);
-                    let start = long::Start::handled(handled, interim, meta, safe, out, rest, end_of_input);
+                    let start = long::Start::handled(begun, out, rest, end_of_input, input.len() - begun_at);
                     return Turn::Long(Box::new(start));
                 }
             };
@@ -310,10 +321,15 @@ impl Session {
             else {
                 return self.flush_then(out, Turn::Close(CloseReason::Internal));
             };
-            if self.worker.log().is_some() {
-                let sent = (out.len() - before + large.as_ref().map_or(0, Bytes::len)) as u64;
-                self.log(&Asked::by(request), &response, sent, started, service.name(), persistence);
-            }
+            let sent_bytes = (out.len() - before + large.as_ref().map_or(0, Bytes::len)) as u64;
+            let counted = Exchange {
+                handler: service.name(),
+                status: response.status.code(),
+                received_bytes: (at - begun_at) as u64,
+                sent_bytes,
+                ..Exchange::default()
+            };
+            self.record(Some(Asked::by(request)), &response, counted, weight, started, persistence);
             let next = match persistence {
                 Persistence::Keep => None,
                 Persistence::Close(reason) => Some(reason),
@@ -411,7 +427,7 @@ impl Session {
         let reason = CloseReason::Malformed(why);
         // Where nobody is left to read it, or the peer does not speak HTTP, the response does no harm.
         if self.write_short(&response, out, usize::MAX, false).is_ok() {
-            self.log_unreadable(&response, out.len() - before, Some(reason));
+            self.record_unreadable(&response, out.len() - before, reason);
         }
         self.flush_then(out, Turn::Close(reason))
     }
@@ -471,34 +487,45 @@ impl Session {
         Ok(Some(long::Unsent { head, content: content.split_off(from_content) }))
     }
 
-    fn log(
+    /// Counts an exchange of the short way; tells the log of it, and the figures what they ask for.
+    fn record<'a>(
         &self,
-        asked: &Asked<'_>,
-        response: &Response,
-        sent: u64,
+        asked: Option<Asked<'_>>,
+        response: &'a Response,
+        mut counted: Exchange<'a>,
+        weight: u32,
         started: Option<tokio::time::Instant>,
-        handler: &'static str,
         persistence: Persistence,
     ) {
-        let Some(log) = self.worker.log() else { return };
-        let is_bodiless = *asked.method == Method::Head || response.status.never_has_content();
+        if let Some(notes) = &response.notes {
+            notes.count_in(&mut counted);
+        }
+        self.worker.recorder().count(&counted);
+        if weight == 0 && counted.refused.is_none() && self.worker.log().is_none() {
+            return;
+        }
+        let asked = asked.unwrap_or(Asked::NOTHING);
+        let is_bodiless = asked.method == b"HEAD" || response.status.never_has_content();
+        let duration_us = started.map_or(0, |started| started.elapsed().as_micros() as u64);
         let mut record = Record {
             time_unix_ms: match started {
                 Some(_) => wall_ms(),
                 None => self.worker.now().0 * 1000,
             },
             client: self.peer.ip(),
-            method: asked.method.as_str().as_bytes(),
+            method: asked.method,
             target: asked.target,
             version: asked.version,
-            host: asked.fields.get(eleven_semantics::Known::Host).unwrap_or_default(),
-            handler,
-            request_fields: Some(asked.fields),
+            host: asked.fields.map_or(&b""[..], |fields| fields.get(Known::Host).unwrap_or_default()),
+            handler: counted.handler,
+            request_fields: asked.fields,
             response_fields: Some(response.fields.get()),
-            status: response.status.code(),
+            status: counted.status,
             content_bytes: if is_bodiless { 0 } else { response.content.length().unwrap_or(0) },
-            sent_bytes: sent,
-            duration_us: started.map_or(0, |started| started.elapsed().as_micros() as u64),
+            sent_bytes: counted.sent_bytes,
+            received_bytes: counted.received_bytes,
+            duration_us,
+            first_octet_us: duration_us,
             connection: self.number,
             requests_before: self.machine.served().saturating_sub(1),
             closed: match persistence {
@@ -510,13 +537,19 @@ impl Session {
         if let Some(notes) = &response.notes {
             notes.add_to(&mut record);
         }
-        log.record(&record);
+        self.worker.recorder().sample(&record, counted.handler, weight);
+        if let Some(log) = self.worker.log() {
+            log.record(&record);
+        }
     }
 
-    /// Logs the answer to octets that never became a request.
-    fn log_unreadable(&self, response: &Response, sent: usize, reason: Option<CloseReason>) {
-        let Some(log) = self.worker.log() else { return };
-        log.record(&Record {
+    /// Records the answer to octets that never became a request.
+    fn record_unreadable(&self, response: &Response, sent: usize, reason: CloseReason) {
+        let refused = match reason {
+            CloseReason::Malformed(why) => why.name(),
+            other => other.name(),
+        };
+        let record = Record {
             time_unix_ms: wall_ms(),
             client: self.peer.ip(),
             status: response.status.code(),
@@ -524,13 +557,20 @@ impl Session {
             sent_bytes: sent as u64,
             connection: self.number,
             requests_before: self.machine.served(),
-            closed: reason.map(|r| r.name()),
-            refused: match reason {
-                Some(CloseReason::Malformed(why)) => Some(why.name()),
-                other => other.map(|r| r.name()),
-            },
+            closed: Some(reason.name()),
+            refused: Some(refused),
             ..Record::default()
+        };
+        self.worker.recorder().count(&Exchange {
+            status: record.status,
+            sent_bytes: record.sent_bytes,
+            refused: record.refused,
+            ..Exchange::default()
         });
+        self.worker.recorder().sample(&record, "", 0);
+        if let Some(log) = self.worker.log() {
+            log.record(&record);
+        }
     }
 }
 
@@ -540,22 +580,26 @@ fn wall_ms() -> i64 {
     seconds * 1000 + i64::from(nanos / 1_000_000)
 }
 
-/// What the log tells of a request.
+/// What the record tells of a request.
 struct Asked<'a> {
-    method: &'a Method,
+    method: &'a [u8],
     target: &'a [u8],
     version: Version,
-    fields: &'a Fields,
+    fields: Option<&'a Fields>,
 }
 
 impl<'a> Asked<'a> {
+    /// Of a request that nobody looks at.
+    const NOTHING: Asked<'static> =
+        Asked { method: b"", target: b"", version: Version::Http11, fields: None };
+
     fn by(request: &'a Request) -> Asked<'a> {
         let head = &request.head;
         Asked {
-            method: &head.method,
+            method: head.method.as_str().as_bytes(),
             target: request.received_target(),
             version: head.version,
-            fields: &head.fields,
+            fields: Some(&head.fields),
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::access_log;
 use crate::files;
 use crate::files::hot::{Hot, HotLimits};
+use crate::metrics::Recorder;
 use crate::request::{Peer, Request};
 use crate::service::Service;
 use bytes::Bytes;
@@ -122,6 +123,7 @@ pub struct Worker {
     scratch: RefCell<Vec<Box<Scratch>>>,
     date: RefCell<DateLine>,
     log: RefCell<Option<Rc<access_log::Worker>>>,
+    recorder: Recorder,
     connections: Cell<u64>,
     nobody: Rc<Peer>,
     hot: RefCell<Hot>,
@@ -140,6 +142,7 @@ impl Worker {
         settings: Settings,
         ledger: Rc<Ledger>,
         log: Option<access_log::Worker>,
+        recorder: Recorder,
     ) -> Rc<Worker> {
         let nobody = Rc::new(Peer { address: None, scheme: Scheme::Http, local_port: 0 });
         Rc::new(Worker {
@@ -149,6 +152,7 @@ impl Worker {
             scratch: RefCell::new(Vec::new()),
             date: RefCell::new(DateLine { seconds: i64::MIN, line: [0; 37], checked_ms: u64::MAX }),
             log: RefCell::new(log.map(Rc::new)),
+            recorder,
             connections: Cell::new(0),
             nobody,
             hot: RefCell::new(Hot::new(HotLimits::default(), seed())),
@@ -184,6 +188,17 @@ impl Worker {
     /// Writes the lines of further exchanges there.
     pub fn replace_log(&self, log: Option<access_log::Worker>) {
         *self.log.borrow_mut() = log.map(Rc::new);
+    }
+
+    /// Its end of the figures.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// For how many exchanges the one that begins now shall be timed; 0 for none.
+    #[inline]
+    pub(crate) fn weigh(&self) -> u32 {
+        self.recorder.weigh(self.ledger.now_ms())
     }
 
     /// What the files handler needs: memory, time and randomness.

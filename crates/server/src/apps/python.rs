@@ -168,6 +168,11 @@ impl Application {
         }
     }
 
+    /// What it was started by: `module:attribute`.
+    pub fn name(&self) -> &str {
+        &self.settings.application
+    }
+
     /// Numbers for metrics.
     pub fn numbers(&self) -> PoolNumbers {
         self.pool.numbers()

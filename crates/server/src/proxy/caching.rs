@@ -125,7 +125,8 @@ impl Caching {
             }
         };
         let content = content(reply.body, status);
-        let notes = Notes { cache: reply.report.word(), ..Notes::default() };
+        let notes =
+            Notes { cache: reply.report.word(), cache_reason: reply.report.reason(), ..Notes::default() };
         Response { status, fields, content, notes: Some(Rc::new(notes)), ..Response::new(status) }
     }
 

@@ -8,6 +8,7 @@ mod output;
 
 use super::{Asked, Session, write_head};
 use crate::handler::Handled;
+use crate::metrics::Exchange;
 use crate::record::{Notes, Record};
 use crate::request::{Request, RequestContent};
 use crate::response::{Content as ResponseContent, FileRange, InterimSender, Part, Response, Switch};
@@ -49,12 +50,22 @@ pub(super) struct Start {
     ending: Option<CloseReason>,
     input: Vec<u8>,
     end_of_input: bool,
+    /// Octets of the first request, and of what came after it, as far as they were read.
+    received_bytes: usize,
     first: Option<First>,
 }
 
 enum First {
-    Handled { handled: Handled, interim: Option<InterimSender>, meta: Option<Meta>, safe: bool },
+    Handled(Begun),
     WithContent(Request, Vec<u8>),
+}
+
+/// A request that its handler has.
+pub(super) struct Begun {
+    pub handled: Handled,
+    pub interim: Option<InterimSender>,
+    pub meta: Option<Meta>,
+    pub safe: bool,
 }
 
 /// What the socket did not take.
@@ -80,6 +91,7 @@ impl Start {
         content: Content,
         out: Vec<u8>,
         end_of_input: bool,
+        received_bytes: usize,
         request: Request,
     ) -> Box<Start> {
         Box::new(Start {
@@ -88,21 +100,20 @@ impl Start {
             ending: None,
             input: content.input,
             end_of_input,
+            received_bytes,
             first: Some(First::WithContent(request, content.read)),
         })
     }
 
     pub(super) fn handled(
-        handled: Handled,
-        interim: Option<InterimSender>,
-        meta: Option<Meta>,
-        safe: bool,
+        begun: Begun,
         out: Vec<u8>,
         input: Vec<u8>,
         end_of_input: bool,
+        received_bytes: usize,
     ) -> Start {
-        let first = Some(First::Handled { handled, interim, meta, safe });
-        Start { out, content: Bytes::new(), ending: None, input, end_of_input, first }
+        let first = Some(First::Handled(begun));
+        Start { out, content: Bytes::new(), ending: None, input, end_of_input, received_bytes, first }
     }
 
     pub(super) fn unsent(
@@ -111,32 +122,56 @@ impl Start {
         input: Vec<u8>,
         end_of_input: bool,
     ) -> Start {
-        Start { out: unsent.head, content: unsent.content, ending, input, end_of_input, first: None }
+        let received_bytes = input.len();
+        Start {
+            out: unsent.head,
+            content: unsent.content,
+            ending,
+            input,
+            end_of_input,
+            received_bytes,
+            first: None,
+        }
     }
 }
 
-/// What the log needs of a request that a handler took along.
+/// What the log and the figures need of a request that a handler took along.
 pub(super) struct Meta {
     method: Method,
     target: Vec<u8>,
     version: Version,
     fields: Fields,
     started: Instant,
+    first_octet_us: u64,
+    weight: u32,
 }
 
 impl Meta {
-    pub(super) fn of(request: &Request) -> Meta {
-        Meta {
+    /// `None` where nobody asks. `started` tells that somebody does.
+    pub(super) fn of(request: &Request, weight: u32, started: Option<Instant>) -> Option<Meta> {
+        let started = started?;
+        Some(Meta {
             method: request.head.method.clone(),
             target: request.received_target().to_vec(),
             version: request.head.version,
             fields: request.head.fields.clone(),
-            started: clock::now(),
-        }
+            started,
+            first_octet_us: 0,
+            weight,
+        })
     }
 
     pub(super) fn asked(&self) -> Asked<'_> {
-        Asked { method: &self.method, target: &self.target, version: self.version, fields: &self.fields }
+        Asked {
+            method: self.method.as_str().as_bytes(),
+            target: &self.target,
+            version: self.version,
+            fields: Some(&self.fields),
+        }
+    }
+
+    pub(super) fn weight(&self) -> u32 {
+        self.weight
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -224,6 +259,8 @@ struct Long<'s> {
     sent_bytes: u64,
     received_bytes: u64,
     marked: (u64, u64),
+    /// Octets sent and received that were recorded with an exchange.
+    recorded: (u64, u64),
     phase: Phase,
     /// The last attempt to write found the socket full.
     blocked: bool,
@@ -231,6 +268,8 @@ struct Long<'s> {
 
 /// Goes the long way until nothing waits any more.
 pub(super) async fn run(session: &mut Session, start: Start) -> Outcome {
+    // What is left of earlier responses was recorded with them.
+    let recorded = ((start.out.len() + start.content.len()) as u64, 0);
     let mut long = Long {
         settings: session.worker.settings(),
         session,
@@ -252,13 +291,14 @@ pub(super) async fn run(session: &mut Session, start: Start) -> Outcome {
         ending: start.ending,
         reset: false,
         sent_bytes: 0,
-        received_bytes: 0,
+        received_bytes: start.received_bytes as u64,
         marked: (0, 0),
+        recorded,
         phase: Phase::Idle,
         blocked: false,
     };
     match start.first {
-        Some(First::Handled { handled, interim, meta, safe }) => long.enqueue(handled, interim, meta, safe),
+        Some(First::Handled(begun)) => long.enqueue(begun),
         Some(First::WithContent(request, read)) => long.begin_content(request, read.into()),
         None => {}
     }
@@ -333,13 +373,8 @@ impl Long<'_> {
         idle.then_some(Outcome::Keep)
     }
 
-    fn enqueue(
-        &mut self,
-        handled: Handled,
-        mut interim: Option<InterimSender>,
-        meta: Option<Meta>,
-        safe: bool,
-    ) {
+    fn enqueue(&mut self, begun: Begun) {
+        let Begun { handled, mut interim, meta, safe } = begun;
         let state = match handled {
             Handled::Soon(soon) => {
                 let (sender, future) = soon.into_later(0);
@@ -352,8 +387,15 @@ impl Long<'_> {
         self.queue.push_back(InFlight { state, interim, meta, notes: None, safe });
     }
 
+    /// What is to be known of a request when it is answered.
+    fn meta_of(&self, request: &mut Request) -> Option<Meta> {
+        let weight = self.session.worker.weigh();
+        request.is_recorded = weight > 0 || self.session.worker.log().is_some();
+        Meta::of(request, weight, request.is_recorded.then(clock::now))
+    }
+
     fn handle(&mut self, mut request: Request) {
-        let meta = self.session.worker.log().map(|_| Meta::of(&request));
+        let meta = self.meta_of(&mut request);
         let safe = request.head.method.is_safe();
         let service = self.session.worker.service();
         let handled = catch_unwind(AssertUnwindSafe(|| service.handle(&mut request, &self.session.worker)))
@@ -362,16 +404,16 @@ impl Long<'_> {
                 service::internal_error().into()
             });
         let interim = request.take_interim();
-        self.enqueue(handled, interim, meta, safe);
+        self.enqueue(Begun { handled, interim, meta, safe });
     }
 
     /// A request whose content is still coming. `read` is what was read of it.
     fn begin_content(&mut self, mut request: Request, read: Bytes) {
         let limit = self.settings.limits.content_bytes_max;
         if request.content_length.is_some_and(|n| n > limit) {
-            let meta = self.session.worker.log().map(|_| Meta::of(&request));
+            let meta = self.meta_of(&mut request);
             self.intake = Intake::Unwanted;
-            self.enqueue(too_large().into(), None, meta, false);
+            self.enqueue(Begun { handled: too_large().into(), interim: None, meta, safe: false });
             return;
         }
         let (writer, reader) = pipe(self.settings.limits.pipe_bytes_max);
@@ -499,28 +541,52 @@ impl Long<'_> {
         None
     }
 
-    fn log_response(
+    /// Records an exchange that is over, as far as this side can know.
+    fn record(
         &mut self,
         status: Status,
         fields: &crate::response::ResponseFields,
         content_bytes: u64,
         persistence: Persistence,
     ) {
-        let Some(log) = self.session.worker.log() else { return };
         let front = self.queue.front_mut();
         let (meta, notes) = front.map_or((None, None), |front| (front.meta.take(), front.notes.take()));
+        let sent = self.sent_bytes + (self.out.len() - self.out_at) as u64;
+        let received = self.received_bytes - (self.input.len() - self.at) as u64;
+        let before = std::mem::replace(&mut self.recorded, (sent, received));
+        let service = self.session.worker.service();
+        let mut counted = Exchange {
+            handler: service.name(),
+            status: status.code(),
+            sent_bytes: sent.saturating_sub(before.0),
+            received_bytes: received.saturating_sub(before.1),
+            refused: match persistence {
+                Persistence::Close(CloseReason::Malformed(why)) => Some(why.name()),
+                Persistence::Close(CloseReason::ResponseCut) => Some("response-cut"),
+                _ => None,
+            },
+            ..Exchange::default()
+        };
+        if let Some(notes) = &notes {
+            notes.count_in(&mut counted);
+        }
+        let worker = &self.session.worker;
+        worker.recorder().count(&counted);
+        if meta.is_none() && counted.refused.is_none() {
+            return;
+        }
         let (seconds, nanos) = clock::wall();
         let now_ms = seconds * 1000 + i64::from(nanos / 1_000_000);
         let duration_us = meta.as_ref().map_or(0, |m| m.started.elapsed().as_micros() as u64);
         let mut record = Record {
             time_unix_ms: now_ms - (duration_us / 1000) as i64,
             client: self.session.peer.ip(),
-            handler: self.session.worker.service().name(),
+            handler: counted.handler,
             response_fields: Some(fields.get()),
-            status: status.code(),
+            status: counted.status,
             content_bytes,
-            sent_bytes: self.sent_bytes + (self.out.len() - self.out_at) as u64,
-            received_bytes: self.received_bytes,
+            sent_bytes: counted.sent_bytes,
+            received_bytes: counted.received_bytes,
             duration_us,
             connection: self.session.number,
             requests_before: self.session.machine.served().saturating_sub(1),
@@ -528,24 +594,25 @@ impl Long<'_> {
                 Persistence::Keep => None,
                 Persistence::Close(reason) => Some(reason.name()),
             },
-            refused: match persistence {
-                Persistence::Close(CloseReason::Malformed(why)) => Some(why.name()),
-                Persistence::Close(CloseReason::ResponseCut) => Some("response-cut"),
-                _ => None,
-            },
+            refused: counted.refused,
             ..Record::default()
         };
         if let Some(meta) = &meta {
             record.method = meta.method.as_str().as_bytes();
             record.target = &meta.target;
             record.version = meta.version;
+            record.first_octet_us = meta.first_octet_us;
             record.host = meta.fields.get(Known::Host).unwrap_or_default();
             record.request_fields = Some(&meta.fields);
         }
         if let Some(notes) = &notes {
             notes.add_to(&mut record);
         }
-        log.record(&record);
+        let weight = meta.as_ref().map_or(0, |meta| meta.weight);
+        worker.recorder().sample(&record, counted.handler, weight);
+        if let Some(log) = worker.log() {
+            log.record(&record);
+        }
     }
 }
 

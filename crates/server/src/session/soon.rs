@@ -11,14 +11,15 @@ pub(super) struct Awaited {
     soon: Soon,
     meta: Option<long::Meta>,
     safe: bool,
+    /// Octets of the request.
+    received_bytes: usize,
 }
 
 impl Session {
     /// Waits for the answer to a request that the handler has taken.
-    pub(super) fn expect(&mut self, soon: Soon, request: &Request, safe: bool) {
-        let meta = self.worker.log().map(|_| long::Meta::of(request));
+    pub(super) fn expect(&mut self, soon: Soon, meta: Option<long::Meta>, safe: bool, received_bytes: usize) {
         self.slot.begin(Phase::Handling, SOON_MS);
-        self.awaited = Some(Box::new(Awaited { soon, meta, safe }));
+        self.awaited = Some(Box::new(Awaited { soon, meta, safe, received_bytes }));
     }
 
     pub(super) fn poll_awaited(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
@@ -42,35 +43,49 @@ impl Session {
     /// The long way, for an answer that has not come.
     fn await_longer(&mut self) -> Turn {
         let Some(awaited) = self.awaited.take() else { return Turn::Wait };
-        let Awaited { soon, meta, safe } = *awaited;
+        let Awaited { soon, meta, safe, received_bytes } = *awaited;
         let (interim, future) = soon.into_later(self.slot.phase_ms());
-        Turn::Long(Box::new(start(Handled::Later(future), Some(interim), meta, safe)))
+        let begun = long::Begun { handled: Handled::Later(future), interim: Some(interim), meta, safe };
+        Turn::Long(Box::new(start(begun, received_bytes)))
     }
 
     fn answer_awaited(&mut self, response: Response) -> Turn {
         let Some(awaited) = self.awaited.take() else { return Turn::Wait };
-        let Awaited { mut soon, meta, safe } = *awaited;
+        let Awaited { mut soon, meta, safe, received_bytes } = *awaited;
         let interim = soon.interim();
         if interim.is_some() || !is_short(&response.content) {
-            return Turn::Long(Box::new(start(Handled::Ready(response), interim, meta, safe)));
+            let begun = long::Begun { handled: Handled::Ready(response), interim, meta, safe };
+            return Turn::Long(Box::new(start(begun, received_bytes)));
         }
         let mut scratch = self.worker.take_scratch();
         scratch.out.clear();
-        let turn = self.write_awaited(&response, meta, &mut scratch.out);
+        let turn = self.write_awaited(&response, meta, received_bytes, &mut scratch.out);
         self.worker.return_scratch(scratch);
         soon.done(Some(response));
         turn
     }
 
-    fn write_awaited(&mut self, response: &Response, meta: Option<long::Meta>, out: &mut Vec<u8>) -> Turn {
+    fn write_awaited(
+        &mut self,
+        response: &Response,
+        meta: Option<long::Meta>,
+        received_bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Turn {
         let Ok((persistence, large)) = self.write_short(response, out, COPIED_BYTES_MAX, false) else {
             return Turn::Close(CloseReason::Internal);
         };
-        if let Some(meta) = &meta {
-            let sent = (out.len() + large.as_ref().map_or(0, Bytes::len)) as u64;
-            let handler = self.worker.service().name();
-            self.log(&meta.asked(), response, sent, Some(meta.started()), handler, persistence);
-        }
+        let service = self.worker.service();
+        let counted = Exchange {
+            handler: service.name(),
+            status: response.status.code(),
+            received_bytes: received_bytes as u64,
+            sent_bytes: (out.len() + large.as_ref().map_or(0, Bytes::len)) as u64,
+            ..Exchange::default()
+        };
+        let (asked, weight) =
+            (meta.as_ref().map(long::Meta::asked), meta.as_ref().map_or(0, long::Meta::weight));
+        self.record(asked, response, counted, weight, meta.as_ref().map(long::Meta::started), persistence);
         let next = match persistence {
             Persistence::Keep => None,
             Persistence::Close(reason) => Some(reason),
@@ -91,11 +106,6 @@ impl Session {
     }
 }
 
-fn start(
-    handled: Handled,
-    interim: Option<crate::response::InterimSender>,
-    meta: Option<long::Meta>,
-    safe: bool,
-) -> long::Start {
-    long::Start::handled(handled, interim, meta, safe, Vec::new(), Vec::new(), false)
+fn start(begun: long::Begun, received_bytes: usize) -> long::Start {
+    long::Start::handled(begun, Vec::new(), Vec::new(), false, received_bytes)
 }

@@ -5,6 +5,7 @@
 use super::serve;
 use crate::echo::Echo;
 use crate::handler::Handler;
+use crate::metrics::Metrics;
 use crate::service::Service;
 use crate::worker::{Settings, Worker};
 use eleven_net::ledger::{Caps, Ledger};
@@ -163,7 +164,8 @@ fn simulate(rng: &mut Rng, octets: Vec<u8>, forth: Link, back: Link, half_close:
     runtime.block_on(async move {
         let ledger = Ledger::new(Caps { connections_max: 10, connections_per_address_max: 0 });
         let service = Rc::new(Service::single(Handler::Echo(Echo)));
-        let worker = Worker::new(service, Settings::default(), ledger.clone(), None);
+        let worker =
+            Worker::new(service, Settings::default(), ledger.clone(), None, Metrics::default().recorder());
         ledger.sweep();
         let sweeper = ledger.clone();
         tokio::task::spawn_local(async move { sweeper.keep_sweeping().await });
@@ -304,7 +306,8 @@ where
     runtime.block_on(async move {
         let ledger = Ledger::new(Caps { connections_max: 10, connections_per_address_max: 0 });
         let service = Rc::new(Service::single(Handler::Echo(Echo)));
-        let worker = Worker::new(service, Settings::default(), ledger.clone(), None);
+        let worker =
+            Worker::new(service, Settings::default(), ledger.clone(), None, Metrics::default().recorder());
         ledger.sweep();
         let sweeper = ledger.clone();
         tokio::task::spawn_local(async move { sweeper.keep_sweeping().await });

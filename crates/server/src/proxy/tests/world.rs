@@ -171,7 +171,13 @@ pub(super) fn simulate(
         let gateway = Gateway::with_dialer(Arc::new(plan), dialer);
         let ledger = Ledger::new(Caps { connections_max: 1_000_000, connections_per_address_max: 0 });
         let service = Rc::new(Service::single(Handler::Gateway(gateway)));
-        let worker = Worker::new(service, Settings::default(), ledger.clone(), None);
+        let worker = Worker::new(
+            service,
+            Settings::default(),
+            ledger.clone(),
+            None,
+            crate::metrics::Metrics::default().recorder(),
+        );
         ledger.sweep();
         let sweeper = ledger.clone();
         tokio::task::spawn_local(async move { sweeper.keep_sweeping().await });

@@ -16,6 +16,9 @@ impl Long<'_> {
         let State::Ready(response) = std::mem::replace(&mut front.state, placeholder) else { return false };
         let mut response = *response;
         front.notes = response.notes.take();
+        if let Some(meta) = &mut front.meta {
+            meta.first_octet_us = meta.started.elapsed().as_micros() as u64;
+        }
         if let ResponseContent::Switch(_) = response.content {
             return self.begin_switch(response);
         }
@@ -86,7 +89,7 @@ impl Long<'_> {
             tracing::error!(%misuse, "a handler switched protocols without being asked");
             return self.fall_back(misuse);
         }
-        self.log_response(response.status, &response.fields, 0, Persistence::Close(CloseReason::Switched));
+        self.record(response.status, &response.fields, 0, Persistence::Close(CloseReason::Switched));
         self.queue.pop_front();
         self.switch = Some(switch);
         true
@@ -159,7 +162,7 @@ impl Long<'_> {
         });
         let persistence = self.session.machine.finish(trailers.as_deref(), &mut self.out)?;
         if let Some(sent) = self.sending.take() {
-            self.log_response(sent.status, &sent.fields, sent.content_bytes, persistence);
+            self.record(sent.status, &sent.fields, sent.content_bytes, persistence);
         }
         self.queue.pop_front();
         if let Persistence::Close(reason) = persistence {
@@ -176,7 +179,7 @@ impl Long<'_> {
         if let Some(sent) = self.sending.take() {
             self.reset |= sent.until_close;
             let close = Persistence::Close(CloseReason::ResponseCut);
-            self.log_response(sent.status, &sent.fields, sent.content_bytes, close);
+            self.record(sent.status, &sent.fields, sent.content_bytes, close);
         }
         self.queue.clear();
         self.file = None;
