@@ -17,6 +17,7 @@ use eleven_messaging::ResponseHead;
 use eleven_messaging::client::Request;
 use eleven_messaging::server::Length;
 use eleven_net::clock;
+use eleven_net::conduit::Conduit;
 use eleven_semantics::auth::{self, Able, basic, digest};
 use eleven_semantics::cookie::Context;
 use eleven_semantics::redirect::{self, Chain, Downgrade, Step};
@@ -233,6 +234,21 @@ impl Response {
             None => self.end.complete = true,
         }
         Ok(data)
+    }
+
+    /// Octets of content that may go by [`Response::convey`] instead of [`Response::data`].
+    pub fn conveyable(&self) -> Option<u64> {
+        self.exchange.conveyable()
+    }
+
+    /// Moves the next octets of content into an empty conduit, past this program's memory; how many.
+    ///
+    /// # Errors
+    /// Any failure.
+    pub async fn convey(&mut self, conduit: &mut Conduit, max: u64) -> Result<usize, Failure> {
+        let count = self.exchange.convey(conduit, max).await?;
+        self.end.octets += count as u64;
+        Ok(count)
     }
 
     /// The trailer section, once the content is complete.

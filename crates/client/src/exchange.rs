@@ -9,6 +9,7 @@ use crate::error::{Cause, Failure, Phase, RetrySafety};
 use eleven_messaging::client::{Arrived, ClientConnection, KeepAlive, Request, Retry};
 use eleven_messaging::{CloseReason, Config, Framing, Malformed, Persistence, ResponseHead};
 use eleven_net::Stream;
+use eleven_net::conduit::Conduit;
 use eleven_net::stream::is_disconnect;
 use eleven_semantics::Fields;
 use std::collections::VecDeque;
@@ -420,6 +421,48 @@ impl Connection {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Octets of content that may go past this program's memory, by [`Connection::poll_convey`]: nothing of them was
+    /// read yet, they end by their number, and they are on the wire what they are.
+    pub fn conveyable(&self) -> Option<u64> {
+        let plain = self.start == self.end && !self.ended && self.stream.socket().is_some();
+        self.machine.passable_content().filter(|_| plain)
+    }
+
+    /// Moves content that is [`Connection::conveyable`] into an empty conduit, at most `max` octets; waits for the
+    /// first.
+    ///
+    /// # Errors
+    /// If the connection ends or breaks before.
+    pub(crate) fn poll_convey(
+        &mut self,
+        cx: &mut Context<'_>,
+        conduit: &mut Conduit,
+        max: u64,
+    ) -> Poll<Result<usize, Failure>> {
+        let max = max.min(self.conveyable().unwrap_or(0)).min(1 << 30) as usize;
+        loop {
+            match conduit.try_fill(&self.stream, max) {
+                Ok(0) => {
+                    self.ended = true;
+                    return Poll::Ready(Err(self.failure(Phase::Content, Cause::Closed)));
+                }
+                Ok(count) => {
+                    let passed = self.machine.pass_content(count as u64);
+                    let passed = passed.map(|()| count);
+                    return Poll::Ready(passed.map_err(|misuse| {
+                        self.failure(Phase::Content, Cause::Unusable(misuse.to_string()))
+                    }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Err(error) = ready!(self.stream.poll_read_ready(cx)) {
+                        return Poll::Ready(Err(self.io_failure(Phase::Content, &error)));
+                    }
+                }
+                Err(error) => return Poll::Ready(Err(self.io_failure(Phase::Content, &error))),
+            }
+        }
     }
 
     /// What a [`Found`] refers to.

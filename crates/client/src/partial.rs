@@ -8,6 +8,7 @@
 use crate::error::{Cause, Failure, Phase};
 use crate::journal::{self, Journal, Subject};
 use crate::segments::RangeSet;
+use eleven_net::conduit::Conduit;
 use eleven_net::file::{self, Durability, Existing, OpenError, Options, Root, Symlinks};
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,6 +19,12 @@ use tokio::sync::oneshot;
 
 const PART_SUFFIX: &str = ".eleven-part";
 const JOURNAL_SUFFIX: &str = ".eleven-journal";
+
+/// Room asked for at a time, ahead of what is written.
+const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Below this nobody asks whether there is room: writing tells.
+const ROOM_BYTES_MIN: u64 = 1024 * 1024;
 
 /// What to do if the final name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -347,6 +354,40 @@ impl Partial {
         self.file.write_all_at(octets, at).map_err(|error| file_failure(&self.path(PART_SUFFIX), &error))
     }
 
+    /// Writes the first `count` octets in a conduit at their place.
+    ///
+    /// # Errors
+    /// If the disk does not take it. The conduit is then of no more use.
+    pub fn write_from(&self, conduit: &mut Conduit, at: u64, count: usize) -> Result<(), Failure> {
+        let written = conduit.empty_into(&self.file, at, count);
+        written.map_err(|error| file_failure(&self.path(PART_SUFFIX), &error))
+    }
+
+    /// Asks for room from `at` on, so that the file lies in one piece. Never more at a time than `RESERVE_BYTES`:
+    /// nothing is taken by a length that a server merely declares.
+    pub fn reserve(&self, at: u64, end: u64) -> u64 {
+        let until = end.min(at.saturating_add(RESERVE_BYTES));
+        file::reserve(&self.file, at, until.saturating_sub(at));
+        until
+    }
+
+    /// Whether `missing` octets will fit, as far as the file system tells.
+    ///
+    /// # Errors
+    /// If they will not: before anything is fetched.
+    pub fn check_room(&self, missing: u64) -> Result<(), Failure> {
+        match file::free_bytes(&self.file) {
+            Some(free) if missing >= ROOM_BYTES_MIN && free < missing => {
+                let text = format!(
+                    "{}: {missing} octets are to come, and there is room for {free}",
+                    self.path(PART_SUFFIX).display()
+                );
+                Err(Failure::new(Phase::File, Cause::Io(io::ErrorKind::StorageFull, text)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Begins to make `done` durable on the blocking pool: the data, then the journal that says so. One at a
     /// time; a second call while one is under way does nothing. Never waits.
     ///
@@ -419,6 +460,10 @@ impl Partial {
         if !resumable || done.total() == 0 {
             self.discard();
             return Ok(());
+        }
+        // Room that was set aside behind the last octet is given back.
+        if let Ok(meta) = self.file.metadata() {
+            let _ = self.file.set_len(meta.len());
         }
         self.checkpoint(done)?;
         self.settle().await

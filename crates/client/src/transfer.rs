@@ -9,6 +9,7 @@ use bytes::Bytes;
 use eleven_messaging::ResponseHead;
 use eleven_messaging::client::{Early, Request};
 use eleven_net::clock;
+use eleven_net::conduit::Conduit;
 use eleven_net::pipe::{Next, PipeReader};
 use eleven_semantics::Fields;
 use std::future::poll_fn;
@@ -196,6 +197,30 @@ impl<C: DerefMut<Target = Connection>> Exchange<C> {
             }
         }
         Ok(None)
+    }
+
+    /// Octets of content that may go by [`Exchange::convey`] instead of [`Exchange::data`].
+    pub fn conveyable(&self) -> Option<u64> {
+        if self.outgoing.is_none() && !self.complete { self.connection.conveyable() } else { None }
+    }
+
+    /// Moves the next octets of content into an empty conduit, at most `max`; how many. Only of content that is
+    /// [`Exchange::conveyable`].
+    ///
+    /// # Errors
+    /// Any failure.
+    pub async fn convey(&mut self, conduit: &mut Conduit, max: u64) -> Result<usize, Failure> {
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.connection.poll_convey(cx, conduit, max) {
+                self.moved = true;
+                return Poll::Ready(result);
+            }
+            match self.poll_deadline(cx, true) {
+                Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
+                Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// The trailer section, once the response is complete.

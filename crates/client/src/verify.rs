@@ -102,30 +102,57 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The digests of a file, made on the blocking pool.
-///
-/// # Errors
-/// If it cannot be read.
-pub async fn of_file(file: Arc<File>, algorithms: Vec<Algorithm>) -> Result<Vec<Digest>, Failure> {
-    let made = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<Digest>> {
-        let mut hashers: Vec<Hasher> = algorithms.into_iter().map(Hasher::new).collect();
-        let mut buffer = vec![0; 256 * 1024];
-        let mut at = 0;
-        loop {
-            match file.read_at(&mut buffer, at)? {
-                0 => break,
-                read => {
-                    hashers.iter_mut().for_each(|hasher| hasher.update(&buffer[..read]));
-                    at += read as u64;
+/// Digests that are made while content comes in, as long as it comes from its first octet on without a gap.
+#[derive(Debug, Clone)]
+pub struct Running {
+    hashers: Vec<(Algorithm, Hasher)>,
+    at: u64,
+}
+
+impl Running {
+    /// At the beginning of content.
+    pub fn new(algorithms: Vec<Algorithm>) -> Running {
+        Running { hashers: algorithms.into_iter().map(|a| (a, Hasher::new(a))).collect(), at: 0 }
+    }
+
+    /// Octets that were written at `position`. What does not follow on what was seen so far is left for
+    /// [`Running::finish`].
+    pub fn push(&mut self, octets: &[u8], position: u64) {
+        if position == self.at {
+            self.hashers.iter_mut().for_each(|(_, hasher)| hasher.update(octets));
+            self.at += octets.len() as u64;
+        }
+    }
+
+    /// Whether it makes all of these.
+    pub fn covers(&self, algorithms: &[Algorithm]) -> bool {
+        algorithms.iter().all(|wanted| self.hashers.iter().any(|(made, _)| made == wanted))
+    }
+
+    /// Reads what was not seen from the file, on the blocking pool, and ends.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn finish(self, file: Arc<File>) -> Result<Vec<Digest>, Failure> {
+        let Running { mut hashers, mut at } = self;
+        let made = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<Digest>> {
+            let mut buffer = vec![0; 256 * 1024];
+            loop {
+                match file.read_at(&mut buffer, at)? {
+                    0 => break,
+                    read => {
+                        hashers.iter_mut().for_each(|(_, hasher)| hasher.update(&buffer[..read]));
+                        at += read as u64;
+                    }
                 }
             }
+            Ok(hashers.into_iter().map(|(_, hasher)| hasher.finish()).collect())
+        })
+        .await;
+        match made {
+            Ok(result) => result.map_err(|error| Failure::io(Phase::File, &error)),
+            Err(error) => Err(Failure::io(Phase::File, &std::io::Error::other(error))),
         }
-        Ok(hashers.into_iter().map(Hasher::finish).collect())
-    })
-    .await;
-    match made {
-        Ok(result) => result.map_err(|error| Failure::io(Phase::File, &error)),
-        Err(error) => Err(Failure::io(Phase::File, &std::io::Error::other(error))),
     }
 }
 
@@ -160,5 +187,33 @@ mod tests {
         assert_eq!(part.check(&[made]).unwrap(), ["Repr-Digest"], "Content-Digest of a part is of the part");
         let bad: Fields = [("Repr-Digest", "sha-256=nonsense")].iter().collect();
         assert!(Promises::default().add(&bad, true).is_err());
+    }
+
+    /// Whatever part of the content was seen on its way, the digest is that of the whole file.
+    #[tokio::test(flavor = "local")]
+    async fn digests_on_the_way_and_afterwards() {
+        let content: Vec<u8> = (0..1_000_000u32).map(|i| (i / 5) as u8).collect();
+        let path = std::env::temp_dir().join(format!("eleven-verify-{}", std::process::id()));
+        std::fs::write(&path, &content).unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        let _ = std::fs::remove_file(&path);
+        let mut expected = Hasher::new(Algorithm::Sha256);
+        expected.update(&content);
+        let expected = vec![expected.finish()];
+        for pieces in [
+            &[][..],
+            &[(0, 1_000_000)],
+            &[(0, 10), (10, 500_000)],
+            &[(500_000, 1_000_000), (0, 500_000)],
+            &[(5, 100)],
+            &[(0, 100), (50, 100), (100, 1_000_000)],
+        ] {
+            let mut running = Running::new(vec![Algorithm::Sha256]);
+            for &(from, to) in pieces {
+                running.push(&content[from..to], from as u64);
+            }
+            assert!(running.covers(&[Algorithm::Sha256]) && !running.covers(&[Algorithm::Sha512]));
+            assert_eq!(running.finish(Arc::clone(&file)).await.unwrap(), expected, "{pieces:?}");
+        }
     }
 }

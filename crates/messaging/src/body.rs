@@ -72,6 +72,26 @@ impl BodyDecoder {
         }
     }
 
+    /// As [`BodyDecoder::remaining`], of a body that is plain content: the driver may move it past memory, and says
+    /// so by [`BodyDecoder::pass`].
+    pub fn passable(&self) -> Option<u64> {
+        if let Decoding::Length(left) = self.0 { Some(left) } else { None }
+    }
+
+    /// `count` octets of content went another way than through [`BodyDecoder::decode`].
+    ///
+    /// # Errors
+    /// If that many are not to come, or the body is not plain.
+    pub fn pass(&mut self, count: u64) -> Result<(), Misuse> {
+        match &mut self.0 {
+            Decoding::Length(left) if count <= *left => {
+                *left -= count;
+                Ok(())
+            }
+            _ => Err(Misuse::OutOfTurn),
+        }
+    }
+
     /// Whether only the end of the connection ends this body.
     pub fn ends_with_connection(&self) -> bool {
         match &self.0 {

@@ -278,6 +278,24 @@ impl ClientConnection {
         matches!(self.receive, Receive::Body(_))
     }
 
+    /// Octets of content still to come of a body that is delimited by its length alone. Whoever drives the connection
+    /// may move them without lending them here, and says so by [`ClientConnection::pass_content`].
+    pub fn passable_content(&self) -> Option<u64> {
+        if let Receive::Body(decoder) = &self.receive { decoder.passable() } else { None }
+    }
+
+    /// `count` octets of content were moved past this machine.
+    ///
+    /// # Errors
+    /// If [`ClientConnection::passable_content`] is less; nothing is changed then.
+    pub fn pass_content(&mut self, count: u64) -> Result<(), Misuse> {
+        if let Receive::Body(decoder) = &mut self.receive {
+            decoder.pass(count)
+        } else {
+            Err(Misuse::OutOfTurn)
+        }
+    }
+
     /// Whether the content is to be held back for a 100, a final response, or the caller's patience to end.
     pub fn awaits_continue(&self) -> bool {
         self.is_sending() && self.sending.awaits_continue

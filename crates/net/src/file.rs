@@ -529,6 +529,20 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Asks the file system to set room aside for `length` bytes from `offset` on, without making the file longer: written
+/// in one piece, at less cost. A wish and no promise: where it cannot be met, writing will say so.
+pub fn reserve(file: &File, offset: u64, length: u64) {
+    if length > 0 {
+        let _ = fs::fallocate(file, fs::FallocateFlags::KEEP_SIZE, offset, length);
+    }
+}
+
+/// Bytes that may still be written to the file system a file is on; `None` where it does not say.
+pub fn free_bytes(file: &File) -> Option<u64> {
+    let found = fs::fstatvfs(file).ok()?;
+    (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// A file under a temporary name. Dropped without commit it is removed.
 #[derive(Debug)]
 pub struct Temporary {

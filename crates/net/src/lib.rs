@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod conduit;
 pub mod descriptors;
 pub mod dial;
 pub mod file;

@@ -1,16 +1,22 @@
 //! Downloads from a server that has every fault a table can ask for, over loopback. Whatever it does, the file is
 //! right or it is not there.
 
+use super::keep::Ramp;
 use super::*;
 use crate::agent::Options as AgentOptions;
 use crate::connector::Connector;
 use crate::pool::PoolLimits;
+use crate::progress::Event;
+use crate::segments::RangeSet;
 use eleven_messaging::Config;
+use eleven_net::clock;
 use eleven_net::dial::{Dialer, Options as DialOptions};
 use eleven_net::resolve::{Limits, Resolver};
 use eleven_net::tls_config::ClientSettings;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

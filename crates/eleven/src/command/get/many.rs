@@ -9,7 +9,7 @@ use eleven_client::partial::{Directory, Overwrite, Partial};
 use eleven_client::pipeline::Sink;
 use eleven_client::progress::Event;
 use eleven_client::replies::{self, Asked, Reply};
-use eleven_client::verify::{self, Promises};
+use eleven_client::verify::{Promises, Running};
 use eleven_client::{Cause, Failure, Phase};
 use eleven_messaging::ResponseHead;
 use eleven_semantics::content_disposition::download_name;
@@ -190,8 +190,8 @@ impl Sink for Files<'_> {
         self.commits.spawn_local(async move {
             let result = async {
                 if !promises.is_empty() {
-                    let made =
-                        verify::of_file(std::sync::Arc::clone(partial.file()), promises.algorithms()).await?;
+                    let running = Running::new(promises.algorithms());
+                    let made = running.finish(std::sync::Arc::clone(partial.file())).await?;
                     promises.check(&made).inspect_err(|_| partial.distrust())?;
                 }
                 let path = partial.commit(overwrite).await?;

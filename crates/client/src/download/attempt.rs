@@ -1,0 +1,540 @@
+//! The course of a download: asks, takes what came for what it is, begins again where that is needed, and ends with a
+//! file that has its final name, or with the reason why there is none.
+
+use super::asks::{add_range, may_split, pause, retry_after, unusable};
+use super::fetch::Shared;
+use super::keep::{Aborting, keep};
+use super::{Done, Naming};
+use crate::agent::{Hop, Response, Times};
+use crate::decode::{self, DecodeError, Decoder};
+use crate::error::{Cause, Failure, Phase};
+use crate::partial::{Directory, Overwrite, Partial};
+use crate::progress::Event;
+use crate::replies::{self, Asked, Reply};
+use crate::segments::{Claim, Plan, RangeSet};
+use crate::verify::{Promises, Running};
+use eleven_semantics::content_disposition::download_name;
+use eleven_semantics::uri::Uri;
+use eleven_semantics::{Fields, Known, Status};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The first response, for the report.
+struct First {
+    uri: Uri,
+    hops: Vec<Hop>,
+    status: Status,
+    fields: Fields,
+    times: Times,
+}
+
+pub(super) struct Download {
+    shared: Rc<Shared>,
+    directory: Directory,
+    naming: Naming,
+    promises: Promises,
+    first: Option<First>,
+    resumed: u64,
+    restarts: u32,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// Everything is here.
+    Complete,
+    /// Begin again from nothing.
+    Restart,
+}
+
+impl Download {
+    pub(super) fn new(shared: Rc<Shared>, directory: Directory, naming: Naming) -> Download {
+        let mut promises = Promises::default();
+        if let Some(sha256) = shared.options.sha256 {
+            promises.user(sha256);
+        }
+        Download { shared, directory, naming, promises, first: None, resumed: 0, restarts: 0 }
+    }
+
+    /// Attempts until it is here, or failed for good.
+    pub(super) async fn persist(&mut self) -> Result<(), Failure> {
+        self.prepare()?;
+        let mut fruitless = 0;
+        // Octets that came a second time are no progress: a server that always breaks at the same place is not
+        // asked for ever.
+        let mut most = self.shared.plan.borrow().done().total();
+        loop {
+            let failure = match self.attempt().await {
+                Ok(Attempt::Complete) => return Ok(()),
+                Ok(Attempt::Restart) if self.restarts < 3 => {
+                    self.restarts += 1;
+                    continue;
+                }
+                Ok(Attempt::Restart) => {
+                    let text = "the file on the server changes all the time".to_owned();
+                    return Err(Failure::new(Phase::Verify, Cause::Changed(text)));
+                }
+                Err((failure, retry_after)) => (failure, retry_after),
+            };
+            let (failure, retry_after) = failure;
+            let here = self.shared.plan.borrow().done().total();
+            fruitless = if here > most { 0 } else { fruitless + 1 };
+            most = most.max(here);
+            if !failure.is_transient() || fruitless > self.shared.options.retries_max {
+                return Err(failure);
+            }
+            let pause = pause(&self.shared.options, fruitless, retry_after);
+            let Some(pause) = pause else { return Err(failure) };
+            self.shared.tell(&Event::Retry(&failure, pause));
+            self.shared.checkpoint()?;
+            // Whoever had pieces is gone: they are free again.
+            let (length, done) = {
+                let plan = self.shared.plan.borrow();
+                (plan.length(), plan.done().clone())
+            };
+            self.replan(length, done);
+            self.shared.saturated.set(self.shared.single.get());
+            self.shared.failed.borrow_mut().take();
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Opens the file, if its name is known, with what an earlier run left, if that is to be used.
+    fn prepare(&mut self) -> Result<(), Failure> {
+        let name = match &self.naming {
+            Naming::Fixed(name) => name.clone(),
+            Naming::Remote { .. } => download_name(None, self.shared.uris[0].path()),
+        };
+        let known = !matches!(self.naming, Naming::Remote { disposition: true });
+        let resume = self.shared.options.resume && !self.shared.options.decode;
+        if known || (resume && self.directory.has_partial(&name)) {
+            let name = self.directory.choose(&name, self.shared.options.overwrite)?;
+            self.open(&name)?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, name: &str) -> Result<(), Failure> {
+        let resume = self.shared.options.resume && !self.shared.options.decode;
+        let (partial, journal) = Partial::open(&self.directory, name, resume)?;
+        match journal {
+            // An entity tag is unique among the representations of one resource only (RFC 9110 §8.8.3).
+            Some(Ok(journal))
+                if !self.shared.uris.iter().any(|uri| uri.without_fragment() == journal.subject.uri)
+                    && self.shared.options.sha256.is_none() =>
+            {
+                let text = format!("what is here was fetched from {}; beginning anew", journal.subject.uri);
+                self.shared.tell(&Event::Note(&text));
+            }
+            Some(Ok(journal)) => {
+                self.resumed = journal.done.total();
+                let length = journal.subject.length.unwrap_or(u64::MAX);
+                self.shared.open_ended.set(journal.subject.length.is_none());
+                self.replan(length, journal.done);
+            }
+            Some(Err(why)) => {
+                let text = format!("the journal of an earlier run cannot be used ({why}); beginning anew");
+                self.shared.tell(&Event::Note(&text));
+            }
+            None => {}
+        }
+        *self.shared.partial.borrow_mut() = Some(partial);
+        Ok(())
+    }
+
+    fn replan(&self, length: u64, done: RangeSet) {
+        let split = self.shared.options.split_bytes_min;
+        *self.shared.plan.borrow_mut() = Plan::new(length, done, 1, split);
+    }
+
+    /// One request and what follows from it. A failure comes with the server's Retry-After.
+    async fn attempt(&mut self) -> Result<Attempt, (Failure, Option<Duration>)> {
+        let claim = self.resume_claim();
+        if claim.is_none()
+            && self.shared.plan.borrow().length() > 0
+            && self.shared.plan.borrow().is_complete()
+        {
+            return Ok(Attempt::Complete);
+        }
+        let uri = self.shared.uris[0].clone();
+        let mut ask = (self.shared.ask)(&uri);
+        let subject = self.shared.partial.borrow().as_ref().and_then(|p| p.subject().cloned());
+        let asked = match (&claim, &subject) {
+            (Some(claim), Some(subject)) => {
+                let end = (claim.end < self.shared.plan.borrow().length()).then_some(claim.end);
+                add_range(&mut ask, claim.start, end, subject.if_range())
+                    .map_err(|failure| (failure, None))?;
+                Asked::Part { start: claim.start, end, subject }
+            }
+            _ => Asked::Whole,
+        };
+        if self.shared.options.decode && !ask.fields.contains(Known::AcceptEncoding) {
+            let _ = ask.fields.push(Known::AcceptEncoding, decode::ACCEPT_ENCODING);
+        }
+        let response = match self.shared.agent.send(ask).await {
+            Ok(response) => response,
+            Err(failure) => {
+                self.shared.release(claim);
+                return Err((failure, None));
+            }
+        };
+        let reply = replies::judge(asked, &uri.without_fragment(), response.head());
+        self.remember(&response);
+        match reply {
+            Reply::Part { start, end, length } => {
+                let Some(claim) = claim else {
+                    return Err((unusable(&response, "a part not asked for"), None));
+                };
+                self.promise(&response, false).map_err(|failure| (failure, None))?;
+                if let Some(digest) = subject.as_ref().and_then(|subject| subject.repr_digest.clone()) {
+                    let fields: Fields = [(Known::ReprDigest, digest)].iter().collect();
+                    self.promises.add(&fields, false).map_err(|failure| (failure, None))?;
+                }
+                if let Some(partial) = self.shared.partial.borrow_mut().as_mut() {
+                    partial.learn_length(length);
+                    let missing = length.saturating_sub(self.shared.plan.borrow().done().total());
+                    partial.check_room(missing).map_err(|failure| (failure, None))?;
+                }
+                if self.shared.open_ended.replace(false) {
+                    // Only now is the length known: the plan gets its end.
+                    let done = self.shared.plan.borrow().done().clone();
+                    self.replan(length, done);
+                    return self.fetch_claimed(response, end).await;
+                }
+                debug_assert_eq!(start, claim.start);
+                self.fetch(response, claim, end).await
+            }
+            Reply::Complete { .. } => {
+                response.drain().await;
+                let bytes = self.shared.plan.borrow().done().total();
+                let done = self.shared.plan.borrow().done().clone();
+                self.replan(bytes, done);
+                Ok(Attempt::Complete)
+            }
+            Reply::Whole(subject) => self.begin(response, subject).await,
+            Reply::RangeIgnored(subject) => {
+                self.shared
+                    .tell(&Event::Note("the server ignores ranges; fetching the whole file in one stream"));
+                self.shared.single.set(true);
+                self.shared.saturated.set(true);
+                self.begin(response, subject).await
+            }
+            Reply::Changed(subject, why) => {
+                let text = format!("{why}; beginning anew");
+                self.shared.tell(&Event::Note(&text));
+                match subject {
+                    Some(subject) if self.restarts < 3 => {
+                        self.restarts += 1;
+                        self.begin(response, subject).await
+                    }
+                    _ => {
+                        response.drain().await;
+                        self.forget().map_err(|failure| (failure, None))?;
+                        Ok(Attempt::Restart)
+                    }
+                }
+            }
+            Reply::Unusable(why) => {
+                self.shared.release(claim);
+                Err((unusable(&response, why), None))
+            }
+            Reply::Status(code) => {
+                self.shared.release(claim);
+                Err(self.refused(response, code).await)
+            }
+        }
+    }
+
+    /// The first piece that is missing of what an earlier attempt began.
+    fn resume_claim(&self) -> Option<Claim> {
+        let known = self.shared.partial.borrow().as_ref().and_then(|p| p.subject().cloned())?;
+        known.if_range()?;
+        if self.shared.plan.borrow().done().total() == 0 {
+            return None;
+        }
+        self.shared.plan.borrow_mut().claim()
+    }
+
+    fn remember(&mut self, response: &Response) {
+        if self.first.is_none() || response.head().status != Status::PARTIAL_CONTENT {
+            self.first = Some(First {
+                uri: response.uri.clone(),
+                hops: response.hops.clone(),
+                status: response.head().status,
+                fields: response.head().fields.clone(),
+                times: response.times,
+            });
+        }
+    }
+
+    fn promise(&mut self, response: &Response, whole: bool) -> Result<(), Failure> {
+        let mut promises = Promises::default();
+        if let Some(sha256) = self.shared.options.sha256 {
+            promises.user(sha256);
+        }
+        promises.add(&response.head().fields, whole)?;
+        self.promises = promises;
+        Ok(())
+    }
+
+    /// An error response.
+    async fn refused(&mut self, mut response: Response, code: u16) -> (Failure, Option<Duration>) {
+        let failure = Failure::new(Phase::Head, Cause::Status(code))
+            .at(response.uri.host_and_port(), response.address());
+        let after = retry_after(&response.head().fields);
+        if self.shared.options.save_errors && !failure.is_transient() {
+            match self.save_error(&mut response).await {
+                Ok(path) => {
+                    let text = format!("the content of the error is in {}", path.display());
+                    self.shared.tell(&Event::Note(&text));
+                }
+                Err(other) => self.shared.tell(&Event::Note(&other.to_string())),
+            }
+        }
+        response.drain().await;
+        (failure, after)
+    }
+
+    async fn save_error(&mut self, response: &mut Response) -> Result<PathBuf, Failure> {
+        let name = match &self.naming {
+            Naming::Fixed(name) => name.clone(),
+            Naming::Remote { .. } => download_name(None, self.shared.uris[0].path()),
+        };
+        let name = self.directory.choose(&format!("{name}.error"), Overwrite::Rename)?;
+        let (partial, _) = Partial::open(&self.directory, &name, false)?;
+        let mut at = 0;
+        while let Some(data) = response.data().await? {
+            partial.write(data, at)?;
+            at += data.len() as u64;
+        }
+        partial.commit(Overwrite::Refuse).await
+    }
+
+    fn forget(&mut self) -> Result<(), Failure> {
+        self.resumed = 0;
+        self.replan(0, RangeSet::new());
+        if let Some(partial) = self.shared.partial.borrow_mut().as_mut() {
+            partial.begin(crate::journal::Subject {
+                uri: String::new(),
+                etag: None,
+                last_modified: None,
+                length: None,
+                repr_digest: None,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The whole file comes, from its first octet on.
+    async fn begin(
+        &mut self,
+        response: Response,
+        subject: crate::journal::Subject,
+    ) -> Result<Attempt, (Failure, Option<Duration>)> {
+        let here = |failure: Failure| (failure, None);
+        if self.shared.partial.borrow().is_none() {
+            let Naming::Remote { disposition } = &self.naming else {
+                return Err(here(Failure::new(Phase::File, Cause::Unusable("no file to write to".into()))));
+            };
+            let field = response.head().fields.get(Known::ContentDisposition).filter(|_| *disposition);
+            // K28: the name is that of the URI the user gave, wherever a redirection led.
+            let name = download_name(field, self.shared.uris[0].path());
+            let name = self.directory.choose(&name, self.shared.options.overwrite).map_err(here)?;
+            let left = self.shared.options.resume && self.directory.has_partial(&name);
+            self.open(&name).map_err(here)?;
+            if left && self.resumed > 0 {
+                // Found only now: ask again, for what is missing.
+                return Ok(Attempt::Restart);
+            }
+        }
+        self.resumed = 0;
+        self.promise(&response, true).map_err(here)?;
+        let decoder = if self.shared.options.decode {
+            Decoder::for_fields(&response.head().fields)
+                .map_err(|why| here(Failure::new(Phase::Content, Cause::Coding(why.to_string()))))?
+        } else {
+            None
+        };
+        let length = if decoder.is_some() { None } else { subject.length };
+        if length.is_some_and(|length| length > self.shared.options.content_bytes_max) {
+            let cause = Cause::TooLarge("content_bytes_max", self.shared.options.content_bytes_max);
+            return Err(here(Failure::new(Phase::Content, cause)));
+        }
+        let resumable = decoder.is_none();
+        let subject = if resumable {
+            subject
+        } else {
+            crate::journal::Subject { etag: None, last_modified: None, length: None, ..subject }
+        };
+        {
+            let mut partial = self.shared.partial.borrow_mut();
+            let Some(partial) = partial.as_mut() else {
+                return Err(here(Failure::new(Phase::File, Cause::Unusable("no file to write to".into()))));
+            };
+            partial.begin(subject).map_err(here)?;
+            partial.check_room(length.unwrap_or(0)).map_err(here)?;
+        }
+        let hashed = !self.promises.is_empty() && resumable;
+        *self.shared.running.borrow_mut() = hashed.then(|| Running::new(self.promises.algorithms()));
+        self.shared.open_ended.set(length.is_none());
+        self.replan(length.unwrap_or(u64::MAX), RangeSet::new());
+        if length == Some(0) {
+            response.drain().await;
+            return Ok(Attempt::Complete);
+        }
+        match decoder {
+            Some(decoder) => self.decode(response, decoder).await.map_err(here),
+            None => self.fetch_claimed(response, length.unwrap_or(u64::MAX)).await,
+        }
+    }
+
+    /// Encoded content: decoded as it comes, in one stream.
+    async fn decode(&mut self, mut response: Response, mut decoder: Decoder) -> Result<Attempt, Failure> {
+        self.announce(None);
+        let shared = Rc::clone(&self.shared);
+        let mut hashers: Vec<_> = self
+            .promises
+            .algorithms()
+            .into_iter()
+            .map(eleven_semantics::digest_fields::Hasher::new)
+            .collect();
+        let mut at = 0u64;
+        loop {
+            let Some(data) = response.data().await? else { break };
+            hashers.iter_mut().for_each(|hasher| hasher.update(data));
+            let received = data.len() as u64;
+            let partial = shared.partial.borrow();
+            let Some(partial) = partial.as_ref() else { break };
+            let limit = shared.options.content_bytes_max;
+            let mut sink = |octets: &[u8]| {
+                if at + octets.len() as u64 > limit {
+                    return Err(Failure::new(Phase::Content, Cause::TooLarge("content_bytes_max", limit)));
+                }
+                partial.write(octets, at)?;
+                at += octets.len() as u64;
+                Ok(())
+            };
+            decoder.push(data, &mut sink).map_err(|error| match error {
+                DecodeError::Coding(why) => Failure::new(Phase::Content, Cause::Coding(why.to_string())),
+                DecodeError::Sink(failure) => failure,
+            })?;
+            shared.received.set(shared.received.get() + received);
+            shared.tell(&Event::Here(at));
+        }
+        decoder.finish().map_err(|why| Failure::new(Phase::Content, Cause::Coding(why.to_string())))?;
+        if let Some(trailers) = response.trailers().cloned() {
+            self.promises.add(&trailers, true)?;
+        }
+        response.finish().await;
+        // Digests are of the coded octets; they were made on the way, if they were known before.
+        let made: Vec<_> = hashers.into_iter().map(|hasher| hasher.finish()).collect();
+        self.promises.check(&made)?;
+        self.promises = Promises::default();
+        let mut done = RangeSet::new();
+        done.insert(0, at);
+        self.replan(at, done);
+        Ok(Attempt::Complete)
+    }
+
+    fn announce(&self, length: Option<u64>) {
+        let partial = self.shared.partial.borrow();
+        let path = partial.as_ref().map(Partial::final_path).unwrap_or_default();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        self.shared.tell(&Event::Begun { name: &name, length, resumed: self.resumed });
+    }
+
+    async fn fetch_claimed(
+        &mut self,
+        response: Response,
+        end: u64,
+    ) -> Result<Attempt, (Failure, Option<Duration>)> {
+        let claim = self.shared.plan.borrow_mut().claim();
+        match claim {
+            Some(claim) => self.fetch(response, claim, end).await,
+            None => Ok(Attempt::Complete),
+        }
+    }
+
+    /// Reads the response that is here, with helpers where that pays, until every octet is here.
+    async fn fetch(
+        &mut self,
+        response: Response,
+        claim: Claim,
+        end: u64,
+    ) -> Result<Attempt, (Failure, Option<Duration>)> {
+        let shared = Rc::clone(&self.shared);
+        let length = (!shared.open_ended.get()).then(|| shared.plan.borrow().length());
+        self.announce(length);
+        let can_split = length.is_some()
+            && !shared.saturated.get()
+            && may_split(&response)
+            && self
+                .shared
+                .partial
+                .borrow()
+                .as_ref()
+                .is_some_and(|p| p.subject().is_some_and(|subject| subject.if_range().is_some()));
+        let keeper = Aborting(vec![tokio::task::spawn_local(keep(Rc::clone(&shared), can_split))]);
+        shared.active.set(1);
+        let whole = response.head().status != Status::PARTIAL_CONTENT;
+        let read = shared.pump(response, claim, end, true).await;
+        let trailers = match read {
+            Ok(trailers) => trailers,
+            Err(failure) => {
+                drop(keeper);
+                return Err((failure, None));
+            }
+        };
+        if let Some(trailers) = trailers {
+            self.promises.add(&trailers, whole).map_err(|failure| (failure, None))?;
+        }
+        let rest = shared.finish_rest().await;
+        drop(keeper);
+        rest.map(|()| Attempt::Complete).map_err(|failure| (failure, None))
+    }
+
+    /// Verifies and gives the final name.
+    pub(super) async fn complete(mut self) -> Result<Done, Failure> {
+        let shared = Rc::clone(&self.shared);
+        let Some(mut partial) = shared.partial.borrow_mut().take() else {
+            return Err(Failure::new(Phase::File, Cause::Unusable("no file was written".into())));
+        };
+        let bytes = shared.plan.borrow().done().total();
+        partial.settle().await?;
+        let on_disk = partial.file().metadata().map_err(|error| Failure::io(Phase::File, &error))?.len();
+        if on_disk != bytes {
+            partial.distrust();
+            return Err(Failure::new(Phase::Verify, Cause::Short(on_disk, bytes)));
+        }
+        let mut verified = Vec::new();
+        if !self.promises.is_empty() {
+            shared.tell(&Event::Verifying);
+            let wanted = self.promises.algorithms();
+            let running = shared.running.borrow_mut().take().filter(|running| running.covers(&wanted));
+            let running = running.unwrap_or_else(|| Running::new(wanted));
+            let made = running.finish(std::sync::Arc::clone(partial.file())).await?;
+            verified = self.promises.check(&made).inspect_err(|_| partial.distrust())?;
+        }
+        let path = partial.commit(shared.options.overwrite).await?;
+        shared.tell(&Event::Done { path: Some(&path), bytes });
+        let first = self.first.take().unwrap_or_else(|| First {
+            uri: shared.uris[0].clone(),
+            hops: Vec::new(),
+            status: Status::OK,
+            fields: Fields::new(),
+            times: Times::default(),
+        });
+        Ok(Done {
+            path,
+            bytes,
+            received: shared.received.get(),
+            resumed: self.resumed,
+            verified,
+            uri: first.uri,
+            hops: first.hops,
+            status: first.status,
+            fields: first.fields,
+            times: first.times,
+        })
+    }
+}
