@@ -3,10 +3,12 @@
 //! program under measurement has one core, the load the other; runs are interleaved and medians reported, since
 //! the machine's speed changes from minute to minute. How the programs are started stands in `peers`.
 
+mod clients;
 mod load;
 mod many_sites;
 mod peers;
 mod process;
+mod relay;
 mod smallest;
 
 use load::{Asking, Rate};
@@ -20,10 +22,11 @@ cargo run --release -p eleven-benches -- [--rounds N] [--seconds N] [--only NAME
 
   --rounds N     rounds of each comparison; medians are printed (default 5)
   --seconds N    length of one run of wrk (default 3)
-  --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway
+  --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway; and for
+                 clients (not part of everything): download, many, delayed, limited, line
   --eleven PATH  the program to measure, instead of building it
 
-Needs taskset and wrk; nginx (and haproxy, for gateway) are left out when they are not installed.";
+Needs taskset and wrk; for clients bash and nginx, and curl, wget2, aria2c where they are installed. nginx (and haproxy, for gateway) are left out when they are not installed.";
 
 /// A browser's request for a page: with Host, twelve fields.
 const BROWSER_FIELDS: [&str; 11] = [
@@ -146,6 +149,13 @@ fn compare(options: &Options) -> Result<(), String> {
     }
     if wanted("gateway") {
         gateways(&eleven, &site, &asking, options)?;
+    }
+    let asked = |name: &&str| options.only.as_ref().is_some_and(|only| only.iter().any(|o| o == name));
+    for (number, name) in clients::NAMES.into_iter().filter(asked).enumerate() {
+        if number == 0 {
+            clients::print_versions();
+        }
+        on_load_core(|| clients::compare(name, &eleven, &site, options.rounds))?;
     }
     Ok(())
 }

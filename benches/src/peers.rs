@@ -2,7 +2,7 @@
 //! configuration of peers stands here in full, so that a reader can judge whether it is fair.
 
 use crate::many_sites;
-use crate::process::{Program, free_port};
+use crate::process::{LOAD_CORE, Program, SERVER_CORE, free_port};
 use std::path::{Path, PathBuf};
 
 /// The files that everybody serves.
@@ -151,7 +151,28 @@ pub fn nginx_gateway(site: &Site, origin: u16) -> Result<Program, String> {
     start_nginx(site, "nginx", "", location, &upstream)
 }
 
+/// nginx as the origin of downloads, on the core of the load; perhaps with so many octets a second for a connection.
+///
+/// # Errors
+/// As [`nginx`].
+pub fn nginx_origin(site: &Site, bytes_per_s: Option<u64>) -> Result<Program, String> {
+    let limit = bytes_per_s.map_or(String::new(), |rate| format!("limit_rate {rate};"));
+    let location = format!("root {};", site.root().display());
+    start_nginx_on(LOAD_CORE, site, "nginx", &limit, &location, "")
+}
+
 fn start_nginx(
+    site: &Site,
+    name: &str,
+    http: &str,
+    location: &str,
+    upstream: &str,
+) -> Result<Program, String> {
+    start_nginx_on(SERVER_CORE, site, name, http, location, upstream)
+}
+
+fn start_nginx_on(
+    core: &str,
     site: &Site,
     name: &str,
     http: &str,
@@ -173,7 +194,7 @@ fn start_nginx(
     );
     let path = folder.join("nginx.conf");
     std::fs::write(&path, config).map_err(|e| e.to_string())?;
-    Program::start(name, port, Path::new("nginx"), &texts(&["-c", &path.to_string_lossy()]))
+    Program::start_on(core, name, port, Path::new("nginx"), &texts(&["-c", &path.to_string_lossy()]))
 }
 
 /// HAProxy as a gateway, one thread.
