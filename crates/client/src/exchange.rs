@@ -427,7 +427,7 @@ impl Connection {
     /// read yet, they end by their number, and they are on the wire what they are.
     pub fn conveyable(&self) -> Option<u64> {
         let plain = self.start == self.end && !self.ended && self.stream.socket().is_some();
-        self.machine.passable_content().filter(|_| plain)
+        self.machine.passable_content().filter(|&left| plain && left > 0)
     }
 
     /// Moves content that is [`Connection::conveyable`] into an empty conduit, at most `max` octets; waits for the

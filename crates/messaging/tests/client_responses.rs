@@ -550,3 +550,40 @@ fn mutations_at_the_limits() {
         }
     }
 }
+
+/// Content that a driver moves past the machine counts as received (9112-6.3-R5), and only plain content can be: no
+/// length, no coding, and never more than is to come.
+#[test]
+fn content_may_pass_by_its_length_only() {
+    use eleven_messaging::{Arrived, ClientConnection, Request, ResponseHead};
+    use eleven_semantics::{Fields, Method};
+    for (framing, first, passable) in [
+        ("Content-Length: 10", "he", Some(8)),
+        ("Content-Length: 10", "", Some(10)),
+        ("Content-Length: 2", "he", Some(0)),
+        ("Transfer-Encoding: chunked", "5\r\nhe", None),
+        ("X: until close", "he", None),
+    ] {
+        let mut client = ClientConnection::new(Arc::new(Config::default()));
+        let (fields, mut out, mut head) = (Fields::new(), Vec::new(), ResponseHead::default());
+        assert_eq!(client.passable_content(), None);
+        assert!(client.pass_content(1).is_err(), "there is no content");
+        client.send(&Request::new(&Method::Get, b"/", b"h", &fields), &mut out).unwrap();
+        let octets = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{first}");
+        let mut at = 0;
+        loop {
+            let (taken, arrived) = client.receive(&octets.as_bytes()[at..], false, &mut head).unwrap();
+            at += taken;
+            if at == octets.len() || matches!(arrived, Arrived::NeedMore) {
+                break;
+            }
+        }
+        assert_eq!(client.passable_content(), passable, "{framing}");
+        assert!(client.pass_content(passable.unwrap_or(0) + 1).is_err(), "{framing}");
+        let Some(left) = passable else { continue };
+        client.pass_content(left).unwrap();
+        let (_, arrived) = client.receive(b"", false, &mut head).unwrap();
+        assert_eq!(arrived, Arrived::End(None), "{framing}");
+        assert!(client.is_reusable(0));
+    }
+}

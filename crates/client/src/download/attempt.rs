@@ -63,8 +63,10 @@ impl Download {
         // Octets that came a second time are no progress: a server that always breaks at the same place is not
         // asked for ever.
         let mut most = self.shared.plan.borrow().done().total();
+        // What each place said since there was progress, the first one first.
+        let mut refusals: Vec<Failure> = Vec::new();
         loop {
-            let failure = match self.attempt().await {
+            let (failure, retry_after) = match self.attempt().await {
                 Ok(Attempt::Complete) => return Ok(()),
                 Ok(Attempt::Restart) if self.restarts < 3 => {
                     self.restarts += 1;
@@ -74,29 +76,49 @@ impl Download {
                     let text = "the file on the server changes all the time".to_owned();
                     return Err(Failure::new(Phase::Verify, Cause::Changed(text)));
                 }
-                Err((failure, retry_after)) => (failure, retry_after),
+                Err(failed) => failed,
             };
-            let (failure, retry_after) = failure;
             let here = self.shared.plan.borrow().done().total();
-            fruitless = if here > most { 0 } else { fruitless + 1 };
-            most = most.max(here);
-            if !failure.is_transient() || fruitless > self.shared.options.retries_max {
+            let progress = here > most;
+            if progress {
+                (most, fruitless) = (here, 0);
+                refusals.clear();
+            }
+            if failure.phase == Phase::File || failure.cause == Cause::Cancelled {
                 return Err(failure);
             }
-            let pause = pause(&self.shared.options, fruitless, retry_after);
-            let Some(pause) = pause else { return Err(failure) };
-            self.shared.tell(&Event::Retry(&failure, pause));
+            refusals.push(failure.clone());
             self.shared.checkpoint()?;
-            // Whoever had pieces is gone: they are free again.
-            let (length, done) = {
-                let plan = self.shared.plan.borrow();
-                (plan.length(), plan.done().clone())
-            };
-            self.replan(length, done);
-            self.shared.saturated.set(self.shared.single.get());
-            self.shared.failed.borrow_mut().take();
+            self.let_go();
+            if refusals.len() < self.shared.uris.len() {
+                let text = format!("{failure}; trying the next mirror");
+                self.shared.tell(&Event::Note(&text));
+                self.shared.next_place();
+                continue;
+            }
+            // All places were asked: worth a pause if any of them may do better then.
+            fruitless += u32::from(!progress);
+            self.shared.next_place();
+            let hopeful = refusals.iter().find(|failure| failure.is_transient());
+            let pause = hopeful
+                .filter(|_| fruitless <= self.shared.options.retries_max)
+                .and_then(|_| pause(&self.shared.options, fruitless, retry_after));
+            let Some(pause) = pause else { return Err(refusals.swap_remove(0)) };
+            self.shared.tell(&Event::Retry(&failure, pause));
+            refusals.clear();
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Whoever had pieces is gone: they are free again.
+    fn let_go(&self) {
+        let (length, done) = {
+            let plan = self.shared.plan.borrow();
+            (plan.length(), plan.done().clone())
+        };
+        self.replan(length, done);
+        self.shared.saturated.set(self.shared.single.get());
+        self.shared.failed.borrow_mut().take();
     }
 
     /// Opens the file, if its name is known, with what an earlier run left, if that is to be used.
@@ -156,9 +178,16 @@ impl Download {
         {
             return Ok(Attempt::Complete);
         }
-        let uri = self.shared.uris[0].clone();
+        let uri = self.shared.place().clone();
         let mut ask = (self.shared.ask)(&uri);
-        let subject = self.shared.partial.borrow().as_ref().and_then(|p| p.subject().cloned());
+        let mut subject = self.shared.partial.borrow().as_ref().and_then(|p| p.subject().cloned());
+        // What is here came from another place that is to have the same file.
+        let foreign = subject.as_ref().is_some_and(|subject| subject.uri != uri.without_fragment());
+        let proven = self.shared.options.sha256.is_some();
+        if let Some(subject) = subject.as_mut().filter(|_| foreign && proven) {
+            // The digest over all of it is proof enough; a mirror's tags are its own.
+            (subject.etag, subject.last_modified) = (None, None);
+        }
         let asked = match (&claim, &subject) {
             (Some(claim), Some(subject)) => {
                 let end = (claim.end < self.shared.plan.borrow().length()).then_some(claim.end);
@@ -178,7 +207,14 @@ impl Download {
                 return Err((failure, None));
             }
         };
-        let reply = replies::judge(asked, &uri.without_fragment(), response.head());
+        let mut reply = replies::judge(asked, &uri.without_fragment(), response.head());
+        if foreign && !proven && matches!(reply, Reply::Part { .. }) {
+            // Fault K41: a mirror must have the same file, and that takes a validator or a digest.
+            let known = subject.as_ref().and_then(|subject| subject.etag.clone());
+            if known.is_none() || replies::subject("", response.head()).etag != known {
+                reply = Reply::Changed(None, "a mirror has another validator");
+            }
+        }
         self.remember(&response);
         match reply {
             Reply::Part { start, end, length } => {

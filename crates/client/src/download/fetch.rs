@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) progress: Progress,
     pub(super) ask: Box<dyn Fn(&Uri) -> Ask>,
     pub(super) uris: Vec<Uri>,
+    /// Which of them is asked first.
+    first_place: Cell<usize>,
     pub(super) options: Options,
     pub(super) partial: RefCell<Option<Partial>>,
     pub(super) plan: RefCell<Plan>,
@@ -85,6 +87,7 @@ impl Shared {
             progress,
             ask,
             uris,
+            first_place: Cell::new(0),
             plan: RefCell::new(Plan::new(0, RangeSet::new(), 1, options.split_bytes_min)),
             rate: RefCell::new(options.rate_limit.map(RateLimit::new)),
             options,
@@ -98,6 +101,16 @@ impl Shared {
             failed: RefCell::new(None),
             changed: Notify::new(),
         }
+    }
+
+    /// The place that is asked first.
+    pub(super) fn place(&self) -> &Uri {
+        &self.uris[self.first_place.get()]
+    }
+
+    /// From now on another place is asked first.
+    pub(super) fn next_place(&self) {
+        self.first_place.set((self.first_place.get() + 1) % self.uris.len());
     }
 
     pub(super) fn release(&self, claim: Option<Claim>) {
@@ -268,7 +281,7 @@ impl Shared {
     }
 
     async fn ask_piece(&self, claim: Claim, mirror: usize) -> Result<(Response, u64), Failure> {
-        let uri = &self.uris[mirror % self.uris.len()];
+        let uri = &self.uris[(self.first_place.get() + mirror) % self.uris.len()];
         let subject = self.partial.borrow().as_ref().and_then(|partial| partial.subject().cloned());
         let Some(mut subject) = subject else { return Err(Failure::new(Phase::Content, Cause::Cancelled)) };
         let foreign = !mirror.is_multiple_of(self.uris.len());

@@ -606,6 +606,104 @@ async fn mirrors_must_have_the_same_file() {
     }
 }
 
+/// Where the first place has nothing, or breaks off, the next one is asked, without a pause; what is here counts there
+/// if it is the same file. The failure told is that of the first.
+#[tokio::test(flavor = "local")]
+async fn mirrors_take_the_place_of_the_first() {
+    let good = Behaviour::good(300_000);
+    let refusing = |status| Behaviour { first: vec![(status, ""); 9], ..good.clone() };
+    // Never gives more than it gave first, since it cuts every response.
+    let breaking = Behaviour { cuts: vec![150_000, 1, 1, 1, 1, 1, 1, 1, 1], ..good.clone() };
+    let other = |etag| Behaviour { etag, content: content_of(3, 300_000), ..good.clone() };
+    for (what, first, second, seed, asked) in [
+        ("404", refusing(404), good.clone(), Ok(1), None),
+        ("503", refusing(503), good.clone(), Ok(1), None),
+        ("both", refusing(404), refusing(403), Err(404), None),
+        ("broken", breaking.clone(), good.clone(), Ok(1), Some("Range: bytes=150000-")),
+        ("broken-other", breaking.clone(), other(Some("\"x\"")), Ok(3), Some("Range: bytes=150000-")),
+        ("broken-untagged", breaking, other(None), Ok(3), Some("Range: bytes=150000-")),
+    ] {
+        let place = Place::new(&format!("place-{what}"));
+        let (one, two) = (Server::new(first).await, Server::new(second).await);
+        let options = Options { retries_max: 0, ..quick() };
+        let uris = vec![one.uri(), two.uri()];
+        let (result, notes) = get_all(uris, &place.0, Naming::Fixed("f".into()), options).await;
+        match (seed, result) {
+            (Ok(seed), Ok(_)) => assert!(place.read("f") == content_of(seed, 300_000), "{what}"),
+            (Err(code), Err(failure)) => assert_eq!(failure.cause, Cause::Status(code), "{what}"),
+            (_, result) => panic!("{what}: {result:?} {notes:?}"),
+        }
+        assert!(notes.iter().any(|note| note.contains("next mirror")), "{what}: {notes:?}");
+        let request = two.requests.borrow()[0].clone();
+        assert!(asked.is_none_or(|asked| request.contains(asked)), "{what}: {request}");
+    }
+    // A refused connection is a reason, too; and what cannot be reached anywhere is told of the first.
+    let (place, server) = (Place::new("place-dead"), Server::new(good).await);
+    let dead = || Uri::parse(b"http://127.0.0.1:1/f").unwrap().0;
+    let options = || Options { retries_max: 0, ..quick() };
+    let uris = vec![dead(), server.uri()];
+    let (result, _) = get_all(uris, &place.0, Naming::Fixed("f".into()), options()).await;
+    assert!(result.is_ok(), "{result:?}");
+    assert_eq!(result.unwrap().uri.to_string(), server.uri().to_string());
+    let (result, _) = get_all(vec![dead(), dead()], &place.0, Naming::Fixed("g".into()), options()).await;
+    assert_eq!(result.unwrap_err().phase, Phase::Connect);
+    assert_eq!(place.names(), ["f"]);
+}
+
+/// Content that is large enough goes past memory; it arrives as it was, however it is cut, shared out, or proven.
+#[tokio::test(flavor = "local")]
+async fn large_content_arrives_whole() {
+    let length = 5_000_011;
+    let good = Behaviour::good(length);
+    let digest = {
+        let mut hasher =
+            eleven_semantics::digest_fields::Hasher::new(eleven_semantics::digest_fields::Algorithm::Sha256);
+        hasher.update(&good.content);
+        <[u8; 32]>::try_from(hasher.finish().value).unwrap()
+    };
+    for (what, segments, cuts, chunked, sha256) in [
+        ("one", 1, vec![], false, None),
+        ("cut", 1, vec![1_500_000, 2_000_000], false, None),
+        ("shared", 3, vec![], false, None),
+        ("shared-cut", 4, vec![100_000, 1_300_000], false, None),
+        ("chunked", 1, vec![], true, None),
+        ("proven", 1, vec![1_500_000], false, Some(digest)),
+        ("proven-shared", 3, vec![], false, Some(digest)),
+    ] {
+        let place = Place::new(&format!("large-{what}"));
+        let server = Server::new(Behaviour { cuts, chunked, ..good.clone() }).await;
+        let options = Options { segments: Segments::Fixed(segments), sha256, ..quick() };
+        let (result, notes) = get(&server, &place, options).await;
+        let done = result.unwrap_or_else(|failure| panic!("{what}: {failure} {notes:?}"));
+        assert!(place.read("file.bin") == good.content, "{what}");
+        assert_eq!((done.bytes, done.received), (length as u64, length as u64), "{what}: nothing twice");
+        assert_eq!(!done.verified.is_empty(), sha256.is_some(), "{what}");
+        assert_eq!(place.names(), ["file.bin"], "{what}");
+    }
+}
+
+/// What cannot fit is refused before it is fetched, with what to do about it.
+#[tokio::test(flavor = "local")]
+async fn a_file_that_cannot_fit_is_refused() {
+    let place = Place::new("room");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::task::spawn_local(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut octets = [0; 4096];
+        let _ = socket.read(&mut octets).await;
+        let head = "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 4611686018427387904\r\n\r\nbegin";
+        let _ = socket.write_all(head.as_bytes()).await;
+        let _ = socket.read(&mut octets).await;
+    });
+    let uri = Uri::parse(format!("http://127.0.0.1:{port}/f").as_bytes()).unwrap().0;
+    let (result, _) = get_all(vec![uri], &place.0, Naming::Fixed("f".into()), quick()).await;
+    let failure = result.unwrap_err();
+    assert!(matches!(failure.cause, Cause::Io(std::io::ErrorKind::StorageFull, _)), "{failure}");
+    assert!(failure.advice().is_some() && failure.to_string().contains("there is room for"), "{failure}");
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
 /// A cancelled run keeps what it has.
 #[tokio::test(flavor = "local")]
 async fn cancelling_parks_the_part() {
