@@ -113,6 +113,8 @@ pub struct Task {
     pub naming: Naming,
     /// How.
     pub options: Options,
+    /// Dropped when every octet is here: what is left to do waits for the disk, and the line is free for others.
+    pub line: Option<Box<dyn std::any::Any>>,
 }
 
 /// A download that is there.
@@ -150,13 +152,14 @@ pub async fn run(
     progress: Progress,
     cancel: Rc<Notify>,
 ) -> Result<Done, Failure> {
-    let Task { uris, ask, directory, naming, options } = task;
+    let Task { uris, ask, directory, naming, options, line } = task;
     let shared = Rc::new(Shared::new(agent, progress, ask, uris, options));
     let mut download = Download::new(Rc::clone(&shared), directory, naming);
     let result = tokio::select! {
         result = download.persist() => result,
         () = cancel.notified() => Err(Failure::new(Phase::Content, Cause::Cancelled)),
     };
+    drop(line);
     match result {
         Ok(()) => download.complete().await,
         Err(failure) => {

@@ -6,6 +6,7 @@
 //! argument.
 
 pub mod agent;
+mod commit;
 pub mod connector;
 pub mod credentials;
 pub mod decode;

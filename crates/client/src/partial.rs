@@ -5,16 +5,18 @@
 //! `NAME.eleven-part` and `NAME.eleven-journal` stand in the directory of `NAME`; both are opened without
 //! following links (fault K27), and locked, so that two runs do not write into one file.
 
+use crate::commit::{Commit, Committer};
 use crate::error::{Cause, Failure, Phase};
 use crate::journal::{self, Journal, Subject};
 use crate::segments::RangeSet;
 use eleven_net::conduit::Conduit;
-use eleven_net::file::{self, Durability, Existing, OpenError, Options, Root, Symlinks};
+use eleven_net::file::{self, Existing, OpenError, Options, Root, Symlinks};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 const PART_SUFFIX: &str = ".eleven-part";
@@ -43,6 +45,7 @@ pub enum Overwrite {
 pub struct Directory {
     root: Arc<Root>,
     path: PathBuf,
+    committer: Rc<Committer>,
 }
 
 /// An unfinished file.
@@ -59,98 +62,6 @@ pub struct Partial {
     is_empty: bool,
     /// There was a journal before this run.
     resumed: bool,
-}
-
-/// A part whose content is complete, to be given its name.
-struct Commit {
-    root: Arc<Root>,
-    file: Arc<File>,
-    from: String,
-    to: String,
-    existing: Existing,
-    reply: oneshot::Sender<Result<(), OpenError>>,
-}
-
-/// Files committed together at most.
-const BATCH_MAX: usize = 256;
-
-/// Files synced at a time.
-const SYNCS_MAX: usize = 8;
-
-/// The thread that commits. What waits while it works is committed together: the disk's journal is written once
-/// for all of them, and each directory is synced once. Content is synced before its name is given, and the name
-/// before anybody is told.
-fn committer() -> &'static mpsc::Sender<Commit> {
-    static COMMITTER: OnceLock<mpsc::Sender<Commit>> = OnceLock::new();
-    COMMITTER.get_or_init(|| {
-        let (sender, receiver) = mpsc::channel::<Commit>();
-        std::thread::spawn(move || {
-            while let Ok(first) = receiver.recv() {
-                let mut batch = vec![first];
-                batch.extend(receiver.try_iter().take(BATCH_MAX - 1));
-                commit_all(batch);
-            }
-        });
-        sender
-    })
-}
-
-/// Syncs the content of all of them, several at a time: file systems make one journal write of syncs that wait
-/// together.
-fn sync_all(batch: &[Commit]) -> Vec<io::Result<()>> {
-    let sync = |commit: &Commit| commit.file.sync_all();
-    if batch.len() == 1 {
-        return batch.iter().map(sync).collect();
-    }
-    let share = batch.len().div_ceil(SYNCS_MAX);
-    std::thread::scope(|scope| {
-        let shares: Vec<_> = batch
-            .chunks(share)
-            .map(|share| (share.len(), scope.spawn(move || share.iter().map(sync).collect::<Vec<_>>())))
-            .collect();
-        let lost = || io::Error::other("a sync was lost");
-        shares
-            .into_iter()
-            .flat_map(|(count, share)| {
-                share.join().unwrap_or_else(|_| (0..count).map(|_| Err(lost())).collect())
-            })
-            .collect()
-    })
-}
-
-fn commit_all(batch: Vec<Commit>) {
-    let synced = sync_all(&batch);
-    let mut renamed: Vec<(Commit, Result<(), OpenError>)> = batch
-        .into_iter()
-        .zip(synced)
-        .map(|(commit, synced)| {
-            let result = synced.map_err(OpenError::Io).and_then(|()| {
-                let (from, to) = (commit.from.as_bytes(), commit.to.as_bytes());
-                commit.root.rename(&commit.file, from, to, commit.existing, Durability::Unsynced)
-            });
-            (commit, result)
-        })
-        .collect();
-    let mut roots: Vec<Arc<Root>> = Vec::new();
-    for (commit, _) in &renamed {
-        if !roots.iter().any(|root| Arc::ptr_eq(root, &commit.root)) {
-            roots.push(Arc::clone(&commit.root));
-        }
-    }
-    for root in roots {
-        if let Err(error) = root.sync() {
-            for (commit, result) in &mut renamed {
-                if result.is_ok() && Arc::ptr_eq(&root, &commit.root) {
-                    *result = Err(OpenError::Io(io::Error::new(error.kind(), error.to_string())));
-                }
-            }
-        }
-    }
-    for (commit, result) in renamed {
-        let Commit { file, reply, .. } = commit;
-        drop(file);
-        let _ = reply.send(result);
-    }
 }
 
 fn file_failure(what: &Path, error: &io::Error) -> Failure {
@@ -174,7 +85,8 @@ impl Directory {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let options = Options { symlinks: Symlinks::Refuse, dot_names: true };
         let root = Root::open_directory(path, options).map_err(|error| file_failure(path, &error))?;
-        Ok(Directory { root: Arc::new(root), path: path.to_owned() })
+        let root = Arc::new(root);
+        Ok(Directory { committer: Committer::new(Arc::clone(&root)), root, path: path.to_owned() })
     }
 
     /// The path of a name in it.
@@ -376,8 +288,11 @@ impl Partial {
     /// # Errors
     /// If they will not: before anything is fetched.
     pub fn check_room(&self, missing: u64) -> Result<(), Failure> {
+        if missing < ROOM_BYTES_MIN {
+            return Ok(());
+        }
         match file::free_bytes(&self.file) {
-            Some(free) if missing >= ROOM_BYTES_MIN && free < missing => {
+            Some(free) if free < missing => {
                 let text = format!(
                     "{}: {missing} octets are to come, and there is room for {free}",
                     self.path(PART_SUFFIX).display()
@@ -489,23 +404,14 @@ impl Partial {
         self.settle().await?;
         let existing = if overwrite == Overwrite::Replace { Existing::Replace } else { Existing::Keep };
         let path = self.final_path();
-        let (reply, renamed) = oneshot::channel();
-        let request = Commit {
-            root: Arc::clone(&self.directory.root),
+        let commit = Commit {
             file: Arc::clone(&self.file),
             from: format!("{}{PART_SUFFIX}", self.name),
             to: self.name.clone(),
             existing,
-            reply,
         };
-        if committer().send(request).is_err() {
-            return Err(file_failure(&path, &io::Error::other("nobody commits files any more")));
-        }
-        match renamed.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(open_failure(&path, error)),
-            Err(error) => return Err(file_failure(&path, &io::Error::other(error))),
-        }
+        let committed = self.directory.committer.commit(commit).await;
+        committed.map_err(|error| open_failure(&path, error))?;
         if self.journal.is_some() || self.resumed {
             self.remove_journal();
         }

@@ -129,8 +129,12 @@ impl Pipeline<'_, '_> {
         Ok(())
     }
 
-    /// Queues requests up to the depth. A connection that will close takes no more.
+    /// Queues requests up to the depth, several at a time: one write for them. A connection that will close takes no
+    /// more.
     fn fill(&mut self) -> Result<(), Failure> {
+        if self.outstanding.len() > self.depth / 2 {
+            return Ok(());
+        }
         while self.outstanding.len() < self.depth
             && self.next < self.requests.len()
             && self.connection.machine().may_send().is_ok()

@@ -252,7 +252,7 @@ impl Root {
         }
         let file =
             fs::openat(&parent, last, flags, Mode::from_raw_mode(mode)).map_err(OpenError::from_errno)?;
-        let (file, meta) = (File::from(file.try_clone()?), Meta::of(&file)?);
+        let (meta, file) = (Meta::of(&file)?, File::from(file));
         if meta.kind == Kind::File {
             Ok(Opened { file, meta })
         } else {
@@ -353,8 +353,8 @@ impl Root {
         self.resolve(&name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
-    /// The directory that holds `name`, and its last component.
-    fn parent<'a>(&self, name: &'a [u8]) -> Result<(OwnedFd, &'a [u8]), OpenError> {
+    /// The directory that holds `name`, and its last component. That of a name without a slash is open already.
+    fn parent<'a>(&self, name: &'a [u8]) -> Result<(Parent<'_>, &'a [u8]), OpenError> {
         let name = Name::check(name)?;
         let (within, last) = match name.path.iter().rposition(|&b| b == b'/') {
             Some(at) => (&name.path[..at], &name.path[at + 1..]),
@@ -363,8 +363,11 @@ impl Root {
         if last.is_empty() {
             return Err(OpenError::Refused(Refusal::NotCanonical));
         }
+        if within.is_empty() {
+            return Ok((Parent::Root(self.directory.as_fd()), last));
+        }
         let within = Name { path: within, directory: true };
-        Ok((self.resolve(&within, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?, last))
+        Ok((Parent::Opened(self.resolve(&within, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?), last))
     }
 
     fn resolve(&self, name: &Name<'_>, mut flags: OFlags, mode: Mode) -> Result<OwnedFd, OpenError> {
@@ -417,6 +420,21 @@ impl Root {
             }
         }
         at.ok_or(OpenError::NotFound)
+    }
+}
+
+/// The directory that holds a name.
+enum Parent<'r> {
+    Root(BorrowedFd<'r>),
+    Opened(OwnedFd),
+}
+
+impl AsFd for Parent<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Parent::Root(fd) => *fd,
+            Parent::Opened(fd) => fd.as_fd(),
+        }
     }
 }
 
@@ -501,7 +519,7 @@ pub enum Durability {
     Unsynced,
 }
 
-fn rename_in(directory: &OwnedFd, from: &[u8], to: &[u8], existing: Existing) -> io::Result<()> {
+fn rename_in(directory: impl AsFd + Copy, from: &[u8], to: &[u8], existing: Existing) -> io::Result<()> {
     let flags = match existing {
         Existing::Replace => RenameFlags::empty(),
         Existing::Keep => RenameFlags::NOREPLACE,
@@ -535,6 +553,12 @@ pub fn reserve(file: &File, offset: u64, length: u64) {
     if length > 0 {
         let _ = fs::fallocate(file, fs::FallocateFlags::KEEP_SIZE, offset, length);
     }
+}
+
+/// Sends what was written on its way to the disk without waiting for it. For several files that are synced one after the
+/// other: the disk then works at all of them. What is advised besides has no effect on pages that are not written yet.
+pub fn begin_sync(file: &File) {
+    let _ = fs::fadvise(file, 0, None, fs::Advice::DontNeed);
 }
 
 /// Bytes that may still be written to the file system a file is on; `None` where it does not say.

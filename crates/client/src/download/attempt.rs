@@ -16,8 +16,11 @@ use crate::verify::{Promises, Running};
 use eleven_semantics::content_disposition::download_name;
 use eleven_semantics::uri::Uri;
 use eleven_semantics::{Fields, Known, Status};
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// The first response, for the report.
@@ -510,19 +513,27 @@ impl Download {
                 .borrow()
                 .as_ref()
                 .is_some_and(|p| p.subject().is_some_and(|subject| subject.if_range().is_some()));
-        let keeper = Aborting(vec![tokio::task::spawn_local(keep(Rc::clone(&shared), can_split))]);
         shared.active.set(1);
         let whole = response.head().status != Status::PARTIAL_CONTENT;
-        let read = shared.pump(response, claim, end, true).await;
-        let trailers = match read {
-            Ok(trailers) => trailers,
-            Err(failure) => {
-                drop(keeper);
-                return Err((failure, None));
-            }
+        let mut keeper = None;
+        let trailers = {
+            let mut pump = pin!(shared.pump(response, claim, end, true));
+            // What came with its head needs nobody to watch over it.
+            let read = match poll_fn(|cx| Poll::Ready(pump.as_mut().poll(cx))).await {
+                Poll::Ready(read) => read,
+                Poll::Pending => {
+                    let watch = tokio::task::spawn_local(keep(Rc::clone(&shared), can_split));
+                    keeper = Some(Aborting(vec![watch]));
+                    pump.await
+                }
+            };
+            read.map_err(|failure| (failure, None))?
         };
         if let Some(trailers) = trailers {
             self.promises.add(&trailers, whole).map_err(|failure| (failure, None))?;
+        }
+        if keeper.is_none() && !shared.plan.borrow().is_complete() {
+            keeper = Some(Aborting(vec![tokio::task::spawn_local(keep(Rc::clone(&shared), can_split))]));
         }
         let rest = shared.finish_rest().await;
         drop(keeper);

@@ -257,7 +257,8 @@ async fn get_all(
         Event::Retry(failure, _) => heard.borrow_mut().push(format!("retry: {failure}")),
         _ => {}
     });
-    let task = Task { uris, ask: Box::new(|uri| Ask::get(uri.clone())), directory, naming, options };
+    let ask = Box::new(|uri: &Uri| Ask::get(uri.clone()));
+    let task = Task { uris, ask, directory, naming, options, line: None };
     let result = run(agent(), task, progress, Rc::new(Notify::new())).await;
     let notes = notes.borrow().clone();
     (result, notes)
@@ -722,6 +723,7 @@ async fn cancelling_parks_the_part() {
         directory: Directory::open(&place.0).unwrap(),
         naming: Naming::Fixed("f".into()),
         options: quick(),
+        line: None,
     };
     let result = run(agent(), task, progress, cancel).await;
     assert_eq!(result.unwrap_err().cause, Cause::Cancelled);

@@ -16,6 +16,7 @@ use eleven_client::{Cause, Failure};
 use eleven_semantics::uri::Uri;
 use setup::Setup;
 use show::Show;
+use std::any::Any;
 use std::cell::RefCell;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -56,7 +57,7 @@ async fn go(options: Rc<Get>, setup: Rc<Setup>, show: Rc<Show>) -> ExitCode {
     for (index, uri) in setup.uris.iter().cloned().enumerate().filter(|(index, _)| !done.contains(index)) {
         // What goes to standard output goes there one after the other.
         if !saving {
-            let result = one(&options, &setup, &show, uri, &cancel).await;
+            let result = one(&options, &setup, &show, uri, &cancel, None).await;
             note(&failures, &show, index, result);
             continue;
         }
@@ -69,9 +70,8 @@ async fn go(options: Rc<Get>, setup: Rc<Setup>, show: Rc<Show>) -> ExitCode {
             Rc::clone(&failures),
         );
         running.spawn_local(async move {
-            let result = one(&options, &setup, &show, uri, &cancel).await;
+            let result = one(&options, &setup, &show, uri, &cancel, Some(Box::new(place))).await;
             note(&failures, &show, index, result);
-            drop(place);
         });
     }
     while running.join_next().await.is_some() {}
@@ -85,12 +85,18 @@ async fn go(options: Rc<Get>, setup: Rc<Setup>, show: Rc<Show>) -> ExitCode {
     failures.first().map_or(ExitCode::SUCCESS, |(_, failure)| exit::code(failure))
 }
 
+/// Files at a time that are received or wait for the disk.
+const UNFINISHED_MAX: usize = 256;
+
 /// A place among those that run. Finished tasks are taken off the set on the way.
 async fn acquire(
     places: &Rc<Semaphore>,
     running: &mut tokio::task::JoinSet<()>,
 ) -> Result<Place, tokio::sync::AcquireError> {
     while running.try_join_next().is_some() {}
+    while running.len() >= UNFINISHED_MAX {
+        let _ = running.join_next().await;
+    }
     let permit = places.acquire().await?;
     permit.forget();
     Ok(Place(Rc::clone(places)))
@@ -118,10 +124,11 @@ async fn one(
     show: &Rc<Show>,
     uri: Uri,
     cancel: &Rc<Notify>,
+    place: Option<Box<dyn Any>>,
 ) -> Result<(), Failure> {
     let work = async {
         if options.saves() {
-            save::save(options, setup, show, uri, cancel).await
+            save::save(options, setup, show, uri, cancel, place).await
         } else {
             tokio::select! {
                 result = print::print(options, setup, show, uri) => result,

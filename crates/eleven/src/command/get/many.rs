@@ -58,7 +58,7 @@ pub async fn pipelined(
             // An ordinary request first: it makes a connection that is known to persist, or takes the place of one
             // that failed (9112-9.3.2-04).
             let Some((index, uri)) = queue.pop() else { break };
-            if super::save::save(options, setup, show, uri, cancel).await.is_ok() {
+            if super::save::save(options, setup, show, uri, cancel, None).await.is_ok() {
                 done.insert(index);
             }
             let run: Vec<(usize, Uri)> =

@@ -8,11 +8,12 @@ use eleven_client::download::{self, Naming, Options, Task};
 use eleven_client::partial::{Directory, Overwrite};
 use eleven_semantics::Method;
 use eleven_semantics::uri::Uri;
+use std::any::Any;
 use std::path::Path;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
-/// Fetches one URL into a file.
+/// Fetches one URL into a file. `line` is dropped when everything was received.
 ///
 /// # Errors
 /// Why the file is not there.
@@ -22,6 +23,7 @@ pub async fn save(
     show: &Rc<Show>,
     uri: Uri,
     cancel: &Rc<Notify>,
+    line: Option<Box<dyn Any>>,
 ) -> Result<(), Failure> {
     if let Some(path) = &options.output
         && is_special(path)
@@ -59,6 +61,7 @@ pub async fn save(
         directory,
         naming,
         options: download_options,
+        line,
     };
     let progress = show.progress(uri.without_fragment());
     let done = download::run(Rc::clone(&setup.agent), task, progress, Rc::clone(cancel)).await?;
