@@ -3,12 +3,13 @@
 //! Neither pass opens a socket or asks the network; files that the configuration names are looked at.
 
 pub mod diagnose;
+pub mod include;
 pub mod keys;
 pub mod plan;
 pub mod raw;
 pub mod schema;
 
-use diagnose::Report;
+use diagnose::{Report, Sources};
 use eleven_server::plan::Plan;
 use std::path::Path;
 
@@ -20,25 +21,32 @@ pub struct Loaded {
     pub plan: Plan,
     /// What is wrong with it.
     pub report: Report,
+    /// Its text, with that of the files it includes.
+    pub sources: Sources,
 }
 
 /// Longest configuration that is read, in octets: a device or a log given by mistake must not fill the memory.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// Reads a configuration from its text. `directory` is where relative paths start.
-pub fn load(text: &str, directory: &Path) -> Loaded {
-    let variable = |name: &str| std::env::var(name).ok();
-    let secret_file = |path: &str| read_limited(&directory.join(path), 64 << 10);
-    let surroundings = raw::Surroundings { variable: &variable, secret_file: &secret_file };
-    load_with(text, directory, &surroundings)
+/// Longest file of one secret, in octets.
+pub const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Reads a configuration from its text. Relative paths start in the directory of `file`, where it stands.
+pub fn load(text: &str, file: &Path) -> Loaded {
+    load_with(text, file, &|name| std::env::var(name).ok())
 }
 
-/// As [`load`], with the surroundings given.
-pub fn load_with(text: &str, directory: &Path, surroundings: &raw::Surroundings<'_>) -> Loaded {
+/// As [`load`], with the environment given.
+pub fn load_with(text: &str, file: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Loaded {
     let mut report = Report::default();
-    let raw = raw::read(text, &keys::ROOT, surroundings, &mut report);
-    let plan = plan::build(&raw, directory, &mut report);
-    Loaded { raw, plan, report }
+    let mut sources = Sources::new(file, text);
+    let directory = sources.directory(&(0..0)).to_path_buf();
+    let secret_file = |path: &str| read_limited(&directory.join(path), SECRET_BYTES_MAX);
+    let surroundings = raw::Surroundings { variable, secret_file: &secret_file };
+    let mut raw = raw::read(text, &keys::ROOT, &surroundings, &mut report);
+    include::read_all(&mut raw, &mut sources, variable, &mut report);
+    let plan = plan::build(&raw, &sources, &mut report);
+    Loaded { raw, plan, report, sources }
 }
 
 /// Reads a text file of bounded length.

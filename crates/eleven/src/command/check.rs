@@ -30,7 +30,7 @@ enum Format {
 impl Check {
     /// Does it.
     pub fn run(self) -> ExitCode {
-        let (text, loaded) = match open(&self.file) {
+        let loaded = match open(&self.file) {
             Ok(opened) => opened,
             Err(code) => return code,
         };
@@ -38,11 +38,11 @@ impl Check {
         let report = &loaded.report;
         match self.format {
             Format::Json => {
-                let _ = writeln!(std::io::stdout(), "{:#}", report.json(&path, &text));
+                let _ = writeln!(std::io::stdout(), "{:#}", report.json(&loaded.sources));
             }
             Format::Text => {
                 let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                eprint!("{}", report.render(&path, &text, colour));
+                eprint!("{}", report.render(&loaded.sources, colour));
                 if !report.has_errors() {
                     println!("{path}: {}", summary(&loaded));
                 }
@@ -68,12 +68,10 @@ fn summary(loaded: &Loaded) -> String {
 ///
 /// # Errors
 /// With the exit code, 2.
-pub fn open(file: &Path) -> Result<(String, Loaded), ExitCode> {
+pub fn open(file: &Path) -> Result<Loaded, ExitCode> {
     let text = read_limited(file, FILE_BYTES_MAX).map_err(|error| {
         eprintln!("eleven: {} cannot be read: {error}", file.display());
         ExitCode::from(2)
     })?;
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let loaded = load(&text, directory);
-    Ok((text, loaded))
+    Ok(load(&text, file))
 }

@@ -37,19 +37,18 @@ impl Config {
         } else if self.reference {
             schema::reference_page(&keys::ROOT)
         } else {
-            let (text, loaded) = match &self.file {
-                None => (EXAMPLE.to_owned(), crate::config::load(EXAMPLE, ".".as_ref())),
+            let loaded = match &self.file {
+                None => crate::config::load(EXAMPLE, "eleven.toml".as_ref()),
                 Some(file) => match super::check::open(file) {
                     Ok(opened) => opened,
                     Err(code) => return code,
                 },
             };
             if loaded.report.has_errors() {
-                let path = self.file.map_or(String::new(), |file| file.display().to_string());
-                eprint!("{}", loaded.report.render(&path, &text, std::io::stderr().is_terminal()));
+                eprint!("{}", loaded.report.render(&loaded.sources, std::io::stderr().is_terminal()));
                 return ExitCode::from(1);
             }
-            schema::print(&loaded.raw)
+            schema::print(&loaded.raw, &loaded.sources)
         };
         // A reader that went away (`| head`) is no failure.
         let _ = std::io::stdout().write_all(text.as_bytes());

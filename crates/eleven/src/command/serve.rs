@@ -149,10 +149,10 @@ impl<E: Into<Failure>> From<E> for Refused {
 
 /// Reads a configuration, says what is wrong with it, and prepares it.
 fn load(file: &Path, before: Option<&Prepared>) -> Result<Prepared, Refused> {
-    let (text, loaded) = super::check::open(file).map_err(Refused::Said)?;
+    let loaded = super::check::open(file).map_err(Refused::Said)?;
     if !loaded.report.is_empty() {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        eprint!("{}", loaded.report.render(&file.display().to_string(), &text, colour));
+        eprint!("{}", loaded.report.render(&loaded.sources, colour));
     }
     if loaded.report.has_errors() {
         return Err(Refused::Said(ExitCode::from(1)));

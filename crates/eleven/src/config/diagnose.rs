@@ -1,9 +1,10 @@
 //! Mistakes in a configuration: where, what, why, and what was probably meant. Collected, so that all are shown at once;
 //! rendered for people (the line, underlined) or for machines (JSON).
 
-use super::raw::Span;
+use super::raw::{Span, shift};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value as Json, json};
+use std::path::{Path, PathBuf};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,72 @@ impl Diagnostic {
     }
 }
 
-/// All mistakes of one file.
+/// The texts of a configuration, one behind the other: its own and those of the files it includes. A place in any
+/// of them is one span.
+#[derive(Debug)]
+pub struct Sources(Vec<Source>);
+
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    text: String,
+    start: usize,
+}
+
+impl Sources {
+    /// Those of a configuration that includes nothing yet.
+    pub fn new(path: &Path, text: &str) -> Sources {
+        Sources(vec![Source { path: path.into(), text: text.into(), start: 0 }])
+    }
+
+    /// Adds a text; where it starts.
+    pub fn add(&mut self, path: &Path, text: String) -> usize {
+        let start = self.len() + 1;
+        self.0.push(Source { path: path.into(), text, start });
+        start
+    }
+
+    /// Octets of all texts.
+    pub fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| last.start + last.text.len())
+    }
+
+    /// The path of the configuration itself.
+    pub fn main(&self) -> &Path {
+        &self.0[0].path
+    }
+
+    /// The directory of the file that a place is in.
+    pub fn directory(&self, span: &Span) -> &Path {
+        let parent = self.of(span).path.parent();
+        parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// The path of the file that a place is in, if it is an included one.
+    pub fn included_from(&self, span: &Span) -> Option<String> {
+        let source = self.of(span);
+        (source.start > 0).then(|| printable(&source.shown()))
+    }
+
+    fn of(&self, span: &Span) -> &Source {
+        let after = self.0.partition_point(|source| source.start <= span.start);
+        &self.0[after.max(1) - 1]
+    }
+
+    /// A place within its own text.
+    fn local(&self, span: &Span) -> (&Source, Span) {
+        let source = self.of(span);
+        (source, span.start - source.start..span.end.max(span.start) - source.start)
+    }
+}
+
+impl Source {
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// All mistakes of one configuration.
 #[derive(Debug, Default)]
 pub struct Report {
     diagnostics: Vec<Diagnostic>,
@@ -95,18 +161,30 @@ impl Report {
         all
     }
 
+    /// Takes over what is wrong with a text that stands at `start`.
+    pub fn add(&mut self, other: Report, start: usize) {
+        self.diagnostics.extend(other.diagnostics.into_iter().map(|mut diagnostic| {
+            shift(&mut diagnostic.span, start);
+            if let Some((span, _)) = &mut diagnostic.related {
+                shift(span, start);
+            }
+            diagnostic
+        }));
+    }
+
     /// For people: the line, underlined, with the reason and the likely fix.
-    pub fn render(&self, path: &str, text: &str, colour: bool) -> String {
+    pub fn render(&self, sources: &Sources, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
         let all = self.sorted();
         for diagnostic in all.iter().take(SHOWN_MAX) {
-            out.push_str(&render_one(diagnostic, path, text, &renderer));
+            out.push_str(&render_one(diagnostic, sources, &renderer));
             out.push_str("\n\n");
         }
         if all.len() > SHOWN_MAX {
             out.push_str(&format!("… and {} more\n\n", all.len() - SHOWN_MAX));
         }
+        let path = sources.0[0].shown();
         let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         match (errors, warnings) {
@@ -119,16 +197,20 @@ impl Report {
     }
 
     /// For machines: a list, one object for each.
-    pub fn json(&self, path: &str, text: &str) -> Json {
+    pub fn json(&self, sources: &Sources) -> Json {
         let place = |span: &Span| {
-            let span = clip(span, text);
+            let (source, span) = sources.local(span);
+            let text = &source.text;
+            let span = clip(&span, text);
             let ((line, column), (end_line, end_column)) =
                 (position(text, span.start), position(text, span.end));
-            json!({ "line": line, "column": column, "end_line": end_line, "end_column": end_column })
+            json!({
+                "file": source.shown(),
+                "line": line, "column": column, "end_line": end_line, "end_column": end_column,
+            })
         };
         let all = self.sorted().into_iter().map(|diagnostic| {
             let mut object = place(&diagnostic.span);
-            object["file"] = json!(path);
             object["severity"] = json!(match diagnostic.severity {
                 Severity::Error => "error",
                 Severity::Warning => "warning",
@@ -175,12 +257,14 @@ pub fn position(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-fn render_one(diagnostic: &Diagnostic, path: &str, text: &str, renderer: &Renderer) -> String {
+fn render_one(diagnostic: &Diagnostic, sources: &Sources, renderer: &Renderer) -> String {
+    let (source, span) = sources.local(&diagnostic.span);
+    let (path, text) = (&*source.shown(), &*source.text);
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let span = clip(&diagnostic.span, text);
+    let span = clip(&span, text);
     let line_start = text[..span.start].rfind('\n').map_or(0, |n| n + 1);
     let line_end = text[span.start..].find('\n').map_or(text.len(), |n| span.start + n);
     let message = printable(&diagnostic.message);
@@ -194,10 +278,20 @@ fn render_one(diagnostic: &Diagnostic, path: &str, text: &str, renderer: &Render
     }
     let mut snippet =
         Snippet::source(text).path(path).fold(true).annotation(AnnotationKind::Primary.span(span));
+    let mut elsewhere = None;
     if let Some((span, label)) = &diagnostic.related {
-        snippet = snippet.annotation(AnnotationKind::Context.span(clip(span, text)).label(label));
+        let (other, span) = sources.local(span);
+        if std::ptr::eq(other, source) {
+            snippet = snippet.annotation(AnnotationKind::Context.span(clip(&span, text)).label(label));
+        } else {
+            let (line, column) = position(&other.text, span.start);
+            elsewhere = Some(format!("{label}: {}:{line}:{column}", other.shown()));
+        }
     }
     let mut group = level.primary_title(&message).element(snippet);
+    if let Some(elsewhere) = &elsewhere {
+        group = group.element(Level::NOTE.message(elsewhere));
+    }
     if let Some(help) = &help {
         group = group.element(Level::HELP.message(help));
     }

@@ -48,6 +48,7 @@ pub static ROOT: Section = section(
     "",
     "What the server listens on, the sites it answers for, and its limits. Paths are relative to the file's own directory. In any text `${NAME}` is the value of an environment variable, `${NAME:-text}` gives a default, and `$$` is a dollar sign. Sizes are whole numbers of octets or have a unit (`\"64KiB\"`), times always have one (`\"500ms\"`, `\"30s\"`, `\"5m\"`). Where a list is taken, a single value needs no brackets; where a table without required keys is taken, `true` switches it on with its defaults.",
     &[
+        INCLUDE,
         key("listener", Kind::Sections(&LISTENER), Absent("one on 127.0.0.1:8080"), "What to listen on."),
         key("site", Kind::Sections(&SITE), Absent("there must be at least one"), "The sites."),
         key(
@@ -120,6 +121,25 @@ pub static ROOT: Section = section(
             Absent("nothing is stored"),
             "Where routes with `proxy.cache` store responses (RFC 9111).",
         ),
+    ],
+);
+
+const INCLUDE: Key = key(
+    "include",
+    Kind::List(&Kind::Text("the path of a file, with `*` and `?` for several such as `\"sites/*.toml\"`")),
+    Is("[]"),
+    "Files with more sites, upstreams and listeners, in the order of their names. Paths in them are relative to their own directory. A name without `*` and `?` must exist.",
+);
+
+/// A file that another one includes.
+pub static INCLUDED: Section = section(
+    "",
+    "Sites, upstreams and listeners in a file of their own.",
+    &[
+        INCLUDE,
+        key("listener", Kind::Sections(&LISTENER), Is("[]"), "What to listen on."),
+        key("site", Kind::Sections(&SITE), Is("[]"), "The sites."),
+        key("upstream", Kind::Sections(&UPSTREAM), Is("[]"), "Groups of servers."),
     ],
 );
 

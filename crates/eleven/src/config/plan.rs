@@ -5,7 +5,7 @@ mod admin;
 mod apps;
 mod proxy;
 
-use super::diagnose::{Diagnostic, Report, nearest};
+use super::diagnose::{Diagnostic, Report, Sources, nearest};
 use super::raw::{Span, Table, Text};
 use eleven_net::file::{Options as RootOptions, Symlinks};
 use eleven_net::listener::ListenAddr;
@@ -40,10 +40,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Makes the plan, reporting everything that is wrong. With an error in the report the plan must not be used.
-pub fn build(root: &Table, directory: &Path, report: &mut Report) -> Plan {
+pub fn build(root: &Table, sources: &Sources, report: &mut Report) -> Plan {
     let mut builder = Builder {
         report,
-        directory,
+        sources,
         routes: 0,
         content_bytes_max: 0,
         trusted: TrustedProxies::default(),
@@ -56,7 +56,7 @@ pub fn build(root: &Table, directory: &Path, report: &mut Report) -> Plan {
 
 struct Builder<'a> {
     report: &'a mut Report,
-    directory: &'a Path,
+    sources: &'a Sources,
     /// Routes made so far: the next one's index.
     routes: usize,
     /// Size of request content where nothing else is said.
@@ -85,7 +85,12 @@ impl Builder<'_> {
     }
 
     fn path(&self, text: Text<'_>) -> PathBuf {
-        self.directory.join(text.text)
+        self.base(text.span).join(text.text)
+    }
+
+    /// Where relative paths start that are written there.
+    fn base(&self, span: &Span) -> &Path {
+        self.sources.directory(span)
     }
 
     fn plan(&mut self, root: &Table) -> Plan {
@@ -139,7 +144,7 @@ impl Builder<'_> {
         let mut listeners: Vec<(Listener, Span)> = Vec::new();
         for table in root.sections("listener") {
             let Some(text) = table.text("address") else { continue };
-            let address = match read_address(text.text, self.directory) {
+            let address = match read_address(text.text, self.base(text.span)) {
                 Ok(address) => address,
                 Err(reason) => {
                     self.error(text.span, format!("`{}` is no address to listen on: {reason}", text.text));

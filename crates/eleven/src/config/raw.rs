@@ -146,6 +146,8 @@ impl Reader<'_> {
         let diagnostic = self.error(name.span(), format!("unknown key `{written}` {place}"));
         if let Some(found) = found {
             diagnostic.help(format!("did you mean `{found}`?"));
+        } else if std::ptr::eq(section, &super::keys::INCLUDED) && super::keys::ROOT.key(written).is_some() {
+            diagnostic.help(format!("`{written}` is said once for the whole server, in the main file"));
         } else if !elsewhere.is_empty() {
             diagnostic.help(format!("`{written}` belongs to {}", elsewhere.join(" or ")));
         } else if let Some(known) = super::keys::foreign_name(written) {
@@ -440,6 +442,63 @@ impl Value {
             Data::Bool(_) | Data::Integer(_) | Data::Text(_) => {}
         }
     }
+}
+
+impl Table {
+    /// Moves every place in it: the text it was read from stands behind another.
+    pub fn shift(&mut self, by: usize) {
+        shift(&mut self.span, by);
+        self.values.iter_mut().for_each(|(_, value)| value.shift(by));
+    }
+
+    /// Takes all values out of a list.
+    pub fn empty(&mut self, name: &str) {
+        if let Some((_, Value { data: Data::List(values), .. })) =
+            self.values.iter_mut().find(|(key, _)| *key == name)
+        {
+            values.clear();
+        }
+    }
+
+    /// Puts the sections of another file behind those of this one.
+    pub fn append(&mut self, other: Table) {
+        self.doubtful |= other.doubtful;
+        for (name, value) in other.values {
+            let (Some(key), true) = (self.section.key(name), value.written) else { continue };
+            if !matches!(key.kind, Kind::Sections(_)) {
+                continue;
+            }
+            match self.values.iter_mut().find(|(own, _)| *own == name) {
+                Some((_, own)) => {
+                    if let (Data::List(own), Data::List(more)) = (&mut own.data, value.data) {
+                        own.extend(more);
+                    }
+                    own.written = true;
+                }
+                None => self.values.push((name, value)),
+            }
+        }
+    }
+}
+
+impl Value {
+    fn shift(&mut self, by: usize) {
+        shift(&mut self.span, by);
+        match &mut self.data {
+            Data::List(values) => values.iter_mut().for_each(|value| value.shift(by)),
+            Data::Map(entries) => entries.iter_mut().for_each(|(_, at, value)| {
+                shift(at, by);
+                value.shift(by);
+            }),
+            Data::Table(table) => table.shift(by),
+            Data::Bool(_) | Data::Integer(_) | Data::Text(_) => {}
+        }
+    }
+}
+
+/// Moves a place.
+pub fn shift(span: &mut Span, by: usize) {
+    *span = span.start + by..span.end + by;
 }
 
 /// A text with its place.

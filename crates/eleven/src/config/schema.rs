@@ -1,6 +1,7 @@
 //! What a table of keys is made of, and what is derived from the tables: the JSON Schema for editors, the reference for
 //! people, and the file of all defaults. The tables themselves are in [`super::keys`]; there is no second list.
 
+use super::diagnose::Sources;
 use super::raw::{Data, Table, Value};
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Write;
@@ -377,13 +378,13 @@ pub fn reference_page(root: &'static Section) -> String {
 }
 
 /// The configuration as a file that says everything: what was written and every default, with comments.
-pub fn print(table: &Table) -> String {
+pub fn print(table: &Table, sources: &Sources) -> String {
     let mut out = String::new();
-    print_table(table, "", &mut out);
+    print_table(table, "", sources, &mut out);
     out
 }
 
-fn print_table(table: &Table, path: &str, out: &mut String) {
+fn print_table(table: &Table, path: &str, sources: &Sources, out: &mut String) {
     let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     // Plain keys first: after a header they would belong to it.
     for key in table.section.keys() {
@@ -413,13 +414,17 @@ fn print_table(table: &Table, path: &str, out: &mut String) {
         match &value.data {
             Data::Table(inner) => {
                 let _ = writeln!(out, "\n# {}\n[{}]", key.doc, join(key.name));
-                print_table(inner, &join(key.name), out);
+                print_table(inner, &join(key.name), sources, out);
             }
             Data::List(values) if matches!(key.kind, Kind::Sections(_)) => {
                 for value in values {
                     if let Data::Table(inner) = &value.data {
-                        let _ = writeln!(out, "\n# {}\n[[{}]]", key.doc, join(key.name));
-                        print_table(inner, &join(key.name), out);
+                        let _ = writeln!(out, "\n# {}", key.doc);
+                        if let (true, Some(file)) = (path.is_empty(), sources.included_from(&inner.span)) {
+                            let _ = writeln!(out, "# From {file}; paths are relative to its directory.");
+                        }
+                        let _ = writeln!(out, "[[{}]]", join(key.name));
+                        print_table(inner, &join(key.name), sources, out);
                     }
                 }
             }

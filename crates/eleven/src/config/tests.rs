@@ -31,6 +31,7 @@ impl Place {
         let path = std::env::temp_dir().join(format!("eleven-config-{}-{name}", std::process::id()));
         std::fs::create_dir_all(path.join("www")).unwrap();
         std::fs::create_dir_all(path.join("images")).unwrap();
+        std::fs::create_dir_all(path.join("more")).unwrap();
         std::fs::write(path.join("users"), "ann:$apr1$saltsalt$yAAkm4libquA.ZWLHbSBq/\n").unwrap();
         std::fs::write(path.join("digest"), "ann:restricted:0123456789abcdef0123456789abcdef\n").unwrap();
         for (name, pem) in [("ca.pem", CA), ("client.pem", CA), ("client.key", KEY)] {
@@ -43,9 +44,7 @@ impl Place {
 
     fn load(&self, text: &str) -> Loaded {
         let variable = |name: &str| (name == "NAME").then(|| "value".to_owned());
-        let secret_file = |path: &str| read_limited(&self.0.join(path), 1 << 16);
-        let surroundings = raw::Surroundings { variable: &variable, secret_file: &secret_file };
-        load_with(text, &self.0, &surroundings)
+        load_with(text, &self.0.join("f.toml"), &variable)
     }
 }
 
@@ -62,7 +61,7 @@ const EVERYTHING: &str = include_str!("everything.toml");
 fn a_configuration_with_every_key_is_read() {
     let place = Place::new("everything");
     let loaded = place.load(EVERYTHING);
-    assert!(loaded.report.is_empty(), "{}", loaded.report.render("everything.toml", EVERYTHING, false));
+    assert!(loaded.report.is_empty(), "{}", loaded.report.render(&loaded.sources, false));
     // Every key of the tables stands in it: a key that is never read would not be noticed otherwise.
     let mut sections = Vec::new();
     schema::each_section(&keys::ROOT, &mut sections);
@@ -81,6 +80,10 @@ fn a_configuration_with_every_key_is_read() {
         }
     }
     assert!(missing.is_empty(), "not in everything.toml: {missing:?}");
+}
+
+fn render(loaded: &Loaded) -> String {
+    loaded.report.render(&loaded.sources, false)
 }
 
 /// The place, the message and the help of every mistake, one a line.
@@ -130,9 +133,9 @@ fn every_mistake_has_its_place_its_reason_and_its_fix() {
 fn all_mistakes_are_found_at_once() {
     let place = Place::new("all");
     let text = "workrs = 3\nserver_field = 1\n[limits]\nhead_timeout = \"5 parsecs\"\n[[site]]\nnames = [\"a b\", \"ok\"]\nroot = \"nowhere\"\n";
-    let report = place.load(text).report;
-    assert_eq!(report.count(Severity::Error), 5, "{}", report.render("f", text, false));
-    let json = report.json("eleven.toml", text);
+    let Loaded { report, sources, .. } = place.load(text);
+    assert_eq!(report.count(Severity::Error), 5, "{}", report.render(&sources, false));
+    let json = report.json(&sources);
     let lines: Vec<_> =
         json.as_array().unwrap().iter().map(|object| object["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [1, 2, 4, 6, 7]);
@@ -145,10 +148,10 @@ fn all_mistakes_are_found_at_once() {
 fn a_report_shows_the_line_and_underlines_it() {
     let place = Place::new("render");
     let text = "[[site]]\nroot = \"www\"\ncompres = true\n";
-    let shown = place.load(text).report.render("eleven.toml", text, false);
+    let shown = render(&place.load(text));
     for part in [
         "error: unknown key `compres`",
-        "eleven.toml:3:1",
+        "f.toml:3:1",
         "compres = true",
         "^^^^^^^",
         "did you mean `compress`?",
@@ -157,9 +160,9 @@ fn a_report_shows_the_line_and_underlines_it() {
     }
     // Fault L02: what a file holds does not act on a terminal.
     let text = "\"\\u001b[2J\" = 1\n";
-    assert!(!place.load(text).report.render("f", text, false).contains('\u{1b}'));
+    assert!(!render(&place.load(text)).contains('\u{1b}'));
     let text = format!("x = \"{}\"\n", "y".repeat(100_000));
-    assert!(place.load(&text).report.render("f", &text, false).len() < 5000);
+    assert!(render(&place.load(&text)).len() < 5000);
 }
 
 #[test]
@@ -168,9 +171,9 @@ fn variables_and_secrets() {
     std::fs::write(place.0.join("hash"), "$apr1$saltsalt$yAAkm4libquA.ZWLHbSBq/\n").unwrap();
     let text = "server_field = \"${NAME} $$5 ${NOT_SET:-x}\"\n[[site]]\nroot = \"www\"\naccess.basic.users.ann = { file = \"hash\" }\n";
     let loaded = place.load(text);
-    assert!(loaded.report.is_empty(), "{}", loaded.report.render("f", text, false));
+    assert!(loaded.report.is_empty(), "{}", loaded.report.render(&loaded.sources, false));
     assert_eq!(&*loaded.plan.server_field, "value $5 x");
-    let printed = schema::print(&loaded.raw);
+    let printed = schema::print(&loaded.raw, &loaded.sources);
     assert!(!printed.contains("saltsalt"), "{printed}");
 }
 
@@ -178,15 +181,16 @@ fn variables_and_secrets() {
 #[test]
 fn everything_printed_is_read_back_the_same() {
     let place = Place::new("print");
+    let print = |loaded: &Loaded| schema::print(&loaded.raw, &loaded.sources);
     for text in [EVERYTHING, "[[site]]\nroot = \"www\"\n"] {
         // Secrets are not printed, so what is read back would have none.
         let is_secret = |line: &str| line.contains("apr1") || line.starts_with("token = ");
         let text: String =
             text.lines().filter(|line| !is_secret(line)).map(|line| format!("{line}\n")).collect();
-        let first = schema::print(&place.load(&text).raw);
+        let first = print(&place.load(&text));
         let again = place.load(&first);
-        assert!(!again.report.has_errors(), "{}", again.report.render("printed", &first, false));
-        assert_eq!(schema::print(&again.raw), first);
+        assert!(!again.report.has_errors(), "{}", again.report.render(&again.sources, false));
+        assert_eq!(print(&again), first);
     }
 }
 
@@ -285,15 +289,15 @@ fn random_mutations_never_panic_and_every_refusal_names_a_line() {
         if loaded.report.has_errors() {
             refused += 1;
             let lines = text.matches('\n').count() + 1;
-            for object in loaded.report.json("f", &text).as_array().unwrap() {
+            for object in loaded.report.json(&loaded.sources).as_array().unwrap() {
                 let line = object["line"].as_u64().unwrap() as usize;
                 assert!((1..=lines).contains(&line), "line {line} of {lines} in\n{text}");
             }
-            let shown = loaded.report.render("f.toml", &text, round % 2 == 0);
+            let shown = loaded.report.render(&loaded.sources, round % 2 == 0);
             assert!(shown.contains("f.toml:"), "{shown}");
         } else {
             accepted += 1;
-            schema::print(&loaded.raw);
+            schema::print(&loaded.raw, &loaded.sources);
         }
     }
     assert!(refused > 2000 && accepted > 50, "{refused} refused, {accepted} accepted");
@@ -363,4 +367,98 @@ fn the_schema_knows_every_key_that_is_written() {
         assert!(check(inner, &schema["properties"][name], &schema, name), "{name}");
     }
     assert!(!check(&toml::Value::Boolean(true), &schema["properties"]["workers"], &schema, ""));
+}
+
+/// Sections of other files stand behind those of the main one; their mistakes are shown where they are made.
+#[test]
+fn included_files() {
+    let place = Place::new("include");
+    let write = |name: &str, text: &str| {
+        let path = place.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("sites/www/index.html", "");
+    write("sites/b.toml", "[[site]]\nnames = \"b.test\"\nroot = \"www\"\n");
+    write("sites/a.toml", "include = \"deep/one.toml\"\n[[site]]\nnames = \"a.test\"\nroot = \"../www\"\n");
+    write("sites/deep/one.toml", "[[site]]\nnames = \"deep.test\"\nroot = \"${NAME:-x}\"\n");
+    write("sites/deep/value/index.html", "");
+    write("sites/.hidden.toml", "not read");
+    write("sites/a.toml~", "not read");
+    let main = "include = \"sites/*.toml\"\n[[site]]\nroot = \"www\"\n";
+    let loaded = place.load(main);
+    assert!(loaded.report.is_empty(), "{}", render(&loaded));
+    let names: Vec<_> = loaded.plan.sites.iter().map(|site| &*site.name).collect();
+    assert_eq!(names, ["default", "a.test", "deep.test", "b.test"]);
+    let printed = schema::print(&loaded.raw, &loaded.sources);
+    assert!(printed.contains("# From ") && printed.contains("sites/deep/one.toml; paths are"), "{printed}");
+
+    let all = |text: &str| {
+        let loaded = place.load(text);
+        let json = loaded.report.json(&loaded.sources);
+        let one = |object: &serde_json::Value| {
+            let file = object["file"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+            let message = object["message"].as_str().unwrap();
+            let help = object["help"].as_str().map_or(String::new(), |help| format!(" | {help}"));
+            let related = &object["related"];
+            let related = match related["file"].as_str() {
+                Some(file) => format!(" | {}:{}", file.rsplit('/').next().unwrap(), related["line"]),
+                None => String::new(),
+            };
+            format!("{file}:{}: {message}{help}{related}", object["line"])
+        };
+        let found: Vec<_> = json.as_array().unwrap().iter().map(one).collect();
+        let rendered = render(&loaded);
+        assert!(found.is_empty() || rendered.contains(" --> "), "{rendered}");
+        found.join("\n").replace(place.0.to_str().unwrap(), "DIR")
+    };
+    let mut wrong = Vec::new();
+    for (name, text, expected) in [
+        ("none.toml", "", ""),
+        (
+            "bad.toml",
+            "\n\n[[site]]\nnames = \"bad.test\"\nrooot = \"www\"\n",
+            "bad.toml:5: unknown key `rooot` in `site` | did you mean `root`?",
+        ),
+        (
+            "bad.toml",
+            "workers = 3\n",
+            "bad.toml:1: unknown key `workers` at the top | `workers` is said once for the whole server, in the main file",
+        ),
+        ("bad.toml", "[[site]\n", "bad.toml:1: invalid TOML: unclosed array table, expected `]`"),
+        (
+            "bad.toml",
+            "[[site]]\nnames = \"a.test\"\nroot = \".\"\n",
+            "bad.toml:2: `a.test` leads to two sites | a.toml:3",
+        ),
+        ("bad.toml", "include = \"*.toml\"\n", "bad.toml:1: `DIR/wrong/bad.toml` includes itself"),
+        ("bad.toml", "include = \"n?ne.toml\"\n", ""),
+        (
+            "bad.toml",
+            "include = \"not-there.toml\"\n",
+            "bad.toml:1: `DIR/wrong/not-there.toml` cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "bad.toml",
+            "include = \"not-there/*.toml\"\n",
+            "bad.toml:1: `DIR/wrong/not-there` cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "bad.toml",
+            "include = \"../sites\"\n",
+            "bad.toml:1: `DIR/wrong/../sites` cannot be read: it is not a regular file",
+        ),
+        (
+            "bad.toml",
+            "include = [\"none.toml\", \"none.toml\"]\n",
+            "bad.toml:1: `DIR/wrong/none.toml` is included twice | bad.toml:1",
+        ),
+    ] {
+        write(&format!("wrong/{name}"), text);
+        let found = all(&format!("include = [\"sites/*.toml\", \"wrong/{name}\"]\n"));
+        if found != expected {
+            wrong.push(format!("{text}{found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

@@ -8,7 +8,7 @@ impl Builder<'_> {
     /// The admin listener.
     pub(super) fn admin(&mut self, table: &Table) -> Option<AdminPlan> {
         let text = table.text("address")?;
-        let address = match read_address(text.text, self.directory) {
+        let address = match read_address(text.text, self.base(text.span)) {
             Ok(address) if self.listeners.contains(&address) => {
                 self.complain(text.span, format!("`{address}` is a listener of the sites already"));
                 return None;

@@ -28,7 +28,7 @@ impl Builder<'_> {
         // The application's own files are where the configuration file is, unless it says otherwise.
         settings.directory = Some(match table.text("directory") {
             Some(text) => self.root_directory(text),
-            None => self.directory.to_path_buf(),
+            None => self.base(&table.span).to_path_buf(),
         });
         if let Some(text) = table.text("python") {
             // A bare name is looked for in PATH.
@@ -61,7 +61,7 @@ impl Builder<'_> {
     pub(super) fn fastcgi(&mut self, table: &Table) -> Option<HandlerPlan> {
         let server = table.text("server")?;
         let address = match server.text.parse() {
-            Ok(ListenAddr::Unix(path)) => FastCgiAddress::Unix(self.directory.join(path)),
+            Ok(ListenAddr::Unix(path)) => FastCgiAddress::Unix(self.base(server.span).join(path)),
             _ => match server.text.parse() {
                 Ok(address) => FastCgiAddress::Tcp(address),
                 Err(_) => {

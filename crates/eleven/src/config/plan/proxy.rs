@@ -254,7 +254,7 @@ impl Builder<'_> {
     /// A server by its URL.
     fn server(&mut self, text: Text<'_>, tls: &ClientSettings) -> Option<ServerPlan> {
         if let Some(path) = text.text.strip_prefix("unix:") {
-            let place = Place::Unix(self.directory.join(path));
+            let place = Place::Unix(self.base(text.span).join(path));
             return Some(ServerPlan { place, ..ServerPlan::tcp("", 80) });
         }
         let uri = match Uri::parse(text.text.as_bytes()) {
