@@ -79,12 +79,12 @@ impl Server {
     fn find(options: &Controlled) -> Result<Found, Failure> {
         let mut pid_file = options.pid_file.clone();
         if let Some(file) = &options.config {
-            let (text, loaded) = match super::check::open(file) {
+            let loaded = match super::check::open(file) {
                 Ok(opened) => opened,
                 Err(code) => return Ok(Found::Said(code)),
             };
             if loaded.report.has_errors() {
-                eprint!("{}", loaded.report.render(&file.display().to_string(), &text, false));
+                eprint!("{}", loaded.report.render(&loaded.sources, false));
                 return Err(Failure("the server was left alone: the configuration is wrong".into()));
             }
             pid_file = pid_file.or(loaded.plan.process.pid_file);
