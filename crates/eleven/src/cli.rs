@@ -60,6 +60,10 @@ pub struct Listen {
     /// Most connections at a time from one client address; 0 for no limit.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_connections_per_address: u32,
+    /// Connections come from relays in this network, and each begins with a header of the PROXY protocol (v1 or v2) that
+    /// says who made it. Nobody else may connect. May be given several times.
+    #[arg(long, value_name = "NETWORK")]
+    pub proxy_protocol: Vec<ipnet::IpNet>,
     /// Also answer HTTP/0.9 requests (a request line without version).
     #[arg(long)]
     pub http09: bool,

@@ -319,6 +319,29 @@ impl Slot {
         }
     }
 
+    /// Counts the connection as one of this address, whom the one it was entered for speaks for.
+    ///
+    /// # Errors
+    /// If that one has too many. The connection is then counted for nobody.
+    pub fn count_for(&self, address: IpAddr) -> Result<(), Refused> {
+        let ledger = &self.ledger;
+        if let Some(before) = self.with(|entry| entry.address.take()).flatten() {
+            ledger.forget_address(before);
+        }
+        let max = ledger.limits.get().connections_per_address_max;
+        if max == 0 {
+            return Ok(());
+        }
+        let mut per_address = ledger.per_address.borrow_mut();
+        let count = per_address.entry(address).or_insert(0);
+        if *count >= max {
+            return Err(Refused::Address);
+        }
+        *count += 1;
+        self.with(|entry| entry.address = Some(address));
+        Ok(())
+    }
+
     /// The ledger it is in.
     pub fn ledger(&self) -> &Rc<Ledger> {
         &self.ledger

@@ -416,10 +416,11 @@ impl Listener {
         serve: impl Fn(Stream, PeerAddr, Slot),
         refuse: impl Fn(Stream, Refused),
         cease: impl Future<Output = Cease>,
+        is_counted: impl Fn() -> bool,
     ) {
         let enter = |stream: Stream, peer: PeerAddr| {
             let address = match peer {
-                PeerAddr::Ip(address) => Some(address.ip()),
+                PeerAddr::Ip(address) if is_counted() => Some(address.ip()),
                 _ => None,
             };
             match ledger.enter(address) {

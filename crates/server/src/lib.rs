@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod plan;
 pub mod proxy;
 pub mod record;
+pub mod relayed;
 pub mod request;
 pub mod response;
 pub mod route;

@@ -77,6 +77,8 @@ pub struct Listener {
     pub address: ListenAddr,
     /// Speak TLS there.
     pub tls: Option<ListenerTls>,
+    /// Connections begin with a header of the PROXY protocol, and only trusted proxies may connect.
+    pub proxy_protocol: bool,
 }
 
 /// TLS of a listener.

@@ -56,7 +56,7 @@ pub(crate) async fn serve(
 }
 
 /// Ready when the connection must go; a stop lets a handshake finish.
-async fn given_up(slot: &Slot) {
+pub(crate) async fn given_up(slot: &Slot) {
     poll_fn(|cx| {
         loop {
             if ready!(slot.poll_verdict(cx)) != Verdict::Stopping {

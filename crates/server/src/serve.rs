@@ -4,6 +4,7 @@
 
 use crate::access_log::AccessLog;
 use crate::metrics::Metrics;
+use crate::relayed::{self, Accepted, Relays};
 use crate::secure;
 use crate::service::Service;
 use crate::session;
@@ -61,11 +62,16 @@ pub struct Endpoint {
     pub address: ListenAddr,
     /// What is spoken there.
     pub tls: TlsSlot,
+    /// Where connections begin with a header of the PROXY protocol: who may connect. Empty: no such header.
+    pub relays: RelaySlot,
 }
+
+/// The relays of an endpoint, which a reload replaces while it listens.
+pub type RelaySlot = Arc<ArcSwapOption<Relays>>;
 
 impl From<ListenAddr> for Endpoint {
     fn from(address: ListenAddr) -> Endpoint {
-        Endpoint { address, tls: TlsSlot::default() }
+        Endpoint { address, tls: TlsSlot::default(), relays: RelaySlot::default() }
     }
 }
 
@@ -124,7 +130,7 @@ enum Order {
     /// Serve with these from now on.
     Serve { service: MakeService, settings: Settings, caps: Caps, log: Option<NewLog> },
     /// Accept from these sockets, too.
-    Listen { number: u64, sockets: Vec<Bound>, tls: TlsSlot },
+    Listen { number: u64, sockets: Vec<Bound>, tls: TlsSlot, relays: RelaySlot },
     /// Give up the sockets of this number.
     Cease(u64),
     /// Another process accepts from now on. What runs may go on for so long.
@@ -306,8 +312,8 @@ async fn work(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>, he
                     worker.replace_log(log.as_ref().map(|log| log.worker()));
                 }
             }
-            Some(Order::Listen { number, sockets, tls }) => {
-                accepting.insert(number, accept(&worker, sockets, &tls));
+            Some(Order::Listen { number, sockets, tls, relays }) => {
+                accepting.insert(number, accept(&worker, sockets, &tls, &relays));
             }
             Some(Order::Cease(number)) => {
                 if let Some(accepting) = accepting.remove(&number) {
@@ -366,7 +372,7 @@ impl Accepting {
     }
 }
 
-fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot) -> Accepting {
+fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot, relays: &RelaySlot) -> Accepting {
     let (cease, ceased) = watch::channel(None);
     let mut tasks = Vec::new();
     for bound in sockets {
@@ -378,14 +384,21 @@ fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot) -> Accepting 
                 continue;
             }
         };
-        let (worker, tls, mut ceased) = (worker.clone(), tls.clone(), ceased.clone());
+        let (worker, tls, relays) = (worker.clone(), tls.clone(), relays.clone());
+        let mut ceased = ceased.clone();
         tasks.push(tokio::task::spawn_local(async move {
             let serve = |stream: Stream, peer: PeerAddr, slot| {
                 worker.recorder().accepted();
                 let worker = worker.clone();
-                match tls.load_full() {
-                    None => tokio::task::spawn_local(session::serve(stream, peer, port, slot, worker)),
-                    Some(config) => {
+                match (relays.load_full(), tls.load_full()) {
+                    (Some(relays), tls) => {
+                        let accepted = Accepted { stream, peer, local_port: port, slot };
+                        tokio::task::spawn_local(relayed::serve(accepted, worker, relays, tls))
+                    }
+                    (None, None) => {
+                        tokio::task::spawn_local(session::serve(stream, peer, port, slot, worker))
+                    }
+                    (None, Some(config)) => {
                         tokio::task::spawn_local(secure::serve(stream, peer, port, slot, worker, config))
                     }
                 };
@@ -395,7 +408,9 @@ fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot) -> Accepting 
                 // Nobody who could tell is left: as for a stop.
                 ceased.wait_for(Option::is_some).await.ok().and_then(|how| *how).unwrap_or(Cease::Close)
             };
-            listener.accept_all(worker.ledger(), serve, refuse, told).await;
+            // One relay brings many clients; they are counted once they are known.
+            let is_counted = || relays.load().is_none();
+            listener.accept_all(worker.ledger(), serve, refuse, told, is_counted).await;
         }));
     }
     Accepting { cease, tasks }
@@ -444,8 +459,9 @@ impl Running {
     fn listen(&self, opened: &Opened) -> io::Result<()> {
         for (worker, sockets) in self.workers.iter().zip(&opened.of_workers) {
             let sockets: io::Result<Vec<Bound>> = sockets.iter().map(Bound::try_clone).collect();
-            let tls = opened.endpoint.tls.clone();
-            let _ = worker.orders.send(Order::Listen { number: opened.number, sockets: sockets?, tls });
+            let (number, endpoint) = (opened.number, opened.endpoint.clone());
+            let Endpoint { tls, relays, .. } = endpoint;
+            let _ = worker.orders.send(Order::Listen { number, sockets: sockets?, tls, relays });
         }
         Ok(())
     }
@@ -486,6 +502,11 @@ impl Running {
         let wanted = |opened: &Opened| change.listen.iter().any(|e| e.address == opened.endpoint.address);
         let (kept, dropped): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.opened).into_iter().partition(wanted);
+        for opened in &kept {
+            if let Some(now) = change.listen.iter().find(|e| e.address == opened.endpoint.address) {
+                opened.endpoint.relays.store(now.relays.load_full());
+            }
+        }
         self.opened = kept;
         self.opened.append(&mut new.opened);
         for opened in dropped {

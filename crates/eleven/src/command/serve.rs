@@ -14,7 +14,8 @@ use eleven_server::files::{Files, FilesOptions};
 use eleven_server::handler::Handler;
 use eleven_server::metrics::Metrics;
 use eleven_server::plan::{AccessLogPlan, Plan};
-use eleven_server::serve::{Change, Endpoint, Options, Running, Sockets, TlsSlot, start_with};
+use eleven_server::relayed::Relays;
+use eleven_server::serve::{Change, Endpoint, Options, RelaySlot, Running, Sockets, TlsSlot, start_with};
 use eleven_server::service::Service;
 use eleven_server::steps::Prepared;
 use eleven_server::worker::Settings;
@@ -116,7 +117,11 @@ fn endpoints(
         let own = listener.tls.as_ref().map(|own| (own.settings.clone(), own.self_signed));
         let tls = known(&listener.address).unwrap_or_default();
         certificates.add(own.or_else(|| asked.cloned()), &tls, before)?;
-        endpoints.push(Endpoint { address: listener.address.clone(), tls });
+        let relays = RelaySlot::default();
+        if listener.proxy_protocol {
+            relays.store(Some(Arc::new(Relays { networks: plan.trusted_proxies.networks.clone() })));
+        }
+        endpoints.push(Endpoint { address: listener.address.clone(), tls, relays });
     }
     Ok(endpoints)
 }
@@ -247,6 +252,10 @@ pub fn run(
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for address in &listen.listen {
         let endpoint = Endpoint::from(address.clone());
+        if !listen.proxy_protocol.is_empty() {
+            let networks = listen.proxy_protocol.clone().into();
+            endpoint.relays.store(Some(Arc::new(Relays { networks })));
+        }
         certificates.add(asked.clone(), &endpoint.tls, None)?;
         endpoints.push(endpoint);
     }

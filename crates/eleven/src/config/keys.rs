@@ -162,6 +162,12 @@ pub static LISTENER: Section = section(
             Absent("plain HTTP"),
             "Speak TLS here, with the certificates of all sites; the name that a client asks for chooses.",
         ),
+        key(
+            "proxy_protocol",
+            Kind::Bool,
+            Is("false"),
+            "Every connection begins with a header of the PROXY protocol (v1 or v2), before TLS, that says who made it. Only the `trusted_proxies` may connect, and whoever reaches a Unix socket.",
+        ),
     ],
 );
 

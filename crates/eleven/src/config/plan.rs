@@ -141,6 +141,7 @@ impl Builder<'_> {
 
     fn listeners(&mut self, root: &Table) -> Vec<Listener> {
         let identities = self.identities(root);
+        let trusting = !root.list("trusted_proxies").is_empty();
         let mut listeners: Vec<(Listener, Span)> = Vec::new();
         for table in root.sections("listener") {
             let Some(text) = table.text("address") else { continue };
@@ -159,13 +160,21 @@ impl Builder<'_> {
                 }
                 None => {
                     let tls = table.section("tls").map(|tls| self.listener_tls(tls, &identities));
-                    listeners.push((Listener { address, tls }, text.span.clone()));
+                    let proxy_protocol = table.flag("proxy_protocol");
+                    if proxy_protocol && !trusting && matches!(address, ListenAddr::Tcp { .. }) {
+                        self.error(
+                            &table.span_of("proxy_protocol"),
+                            "there are no `trusted_proxies`: nobody could connect",
+                        )
+                        .help("name them at the top: `trusted_proxies = [\"10.0.0.0/8\"]`".into());
+                    }
+                    listeners.push((Listener { address, tls, proxy_protocol }, text.span.clone()));
                 }
             }
         }
         if listeners.is_empty() {
             let address = ListenAddr::Tcp { host: Some("127.0.0.1".into()), port: 8080 };
-            return vec![Listener { address, tls: None }];
+            return vec![Listener { address, tls: None, proxy_protocol: false }];
         }
         listeners.into_iter().map(|(listener, _)| listener).collect()
     }
