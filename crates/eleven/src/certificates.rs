@@ -4,6 +4,7 @@
 use crate::cli::Tls;
 use crate::command::Failure;
 use eleven_net::tls_config::{Identity, Made, ServerConfig, ServerSettings};
+use eleven_server::metrics::CertificateInfo;
 use eleven_server::serve::TlsSlot;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,6 +100,18 @@ impl Certificates {
         self.sets.iter().for_each(|set| set.slot.store(Some(set.config.clone())));
     }
 
+    /// What is to be told of them to people; each certificate once.
+    pub fn facts(&self) -> Vec<CertificateInfo> {
+        let mut all: Vec<CertificateInfo> = Vec::new();
+        for facts in self.sets.iter().flat_map(|set| set.settings.facts()) {
+            let info = CertificateInfo { names: facts.names, not_after_unix_s: facts.not_after_unix_s };
+            if !all.contains(&info) {
+                all.push(info);
+            }
+        }
+        all
+    }
+
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()
@@ -106,19 +119,20 @@ impl Certificates {
 
     /// Reads the files again if they changed, or if asked to. New connections get the new certificates; files
     /// that are wrong change nothing, and are said.
-    pub fn refresh(&mut self, asked: bool) {
-        self.sets.iter_mut().for_each(|set| set.refresh(asked));
+    /// Whether there are new ones.
+    pub fn refresh(&mut self, asked: bool) -> bool {
+        self.sets.iter_mut().fold(false, |changed, set| changed | set.refresh(asked))
     }
 }
 
 impl Set {
-    fn refresh(&mut self, asked: bool) {
+    fn refresh(&mut self, asked: bool) -> bool {
         if self.settings.identities.is_empty() {
-            return;
+            return false;
         }
         let now: Vec<_> = files(&self.settings).map(changed).collect();
         if now == self.seen && !asked {
-            return;
+            return false;
         }
         self.seen = now;
         match self.settings.build_with(None, Some(&self.config)) {
@@ -126,8 +140,12 @@ impl Set {
                 self.config = config.clone();
                 self.slot.store(Some(config));
                 eprintln!("eleven: certificates read anew");
+                true
             }
-            Err(error) => eprintln!("eleven: the certificates stay as they were: {error}"),
+            Err(error) => {
+                eprintln!("eleven: the certificates stay as they were: {error}");
+                false
+            }
         }
     }
 }

@@ -161,11 +161,11 @@ impl Process {
                     match &mut hang_up {
                         HangUp::Ends if certificates.is_none() => std::process::exit(129),
                         HangUp::Calls(call) => call(running, &mut certificates),
-                        HangUp::Ends => refresh(&mut certificates, true),
+                        HangUp::Ends => refresh(running, &mut certificates, true),
                     }
                     manager.ready();
                 }
-                _ = look.tick(), if certificates.is_some() => refresh(&mut certificates, false),
+                _ = look.tick(), if certificates.is_some() => refresh(running, &mut certificates, false),
                 _ = watch.tick(), if watchdog.is_some() => {
                     if running.is_alive() {
                         manager.alive();
@@ -306,8 +306,10 @@ async fn ended(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-fn refresh(certificates: &mut Option<Certificates>, asked: bool) {
-    if let Some(certificates) = certificates {
-        certificates.refresh(asked);
+fn refresh(running: &Running, certificates: &mut Option<Certificates>, asked: bool) {
+    if let Some(certificates) = certificates
+        && certificates.refresh(asked)
+    {
+        running.metrics().set_certificates(certificates.facts());
     }
 }

@@ -5,6 +5,7 @@
 //! `Send`, and nothing takes a lock on the way of a byte.
 
 pub mod address;
+pub mod certificate;
 pub mod clock;
 pub mod conduit;
 pub mod descriptors;

@@ -3,6 +3,7 @@
 //! file changes nothing (fault A17). TLS 1.2 and 1.3 only (fault A10), ALPN `http/1.1` only (fault A21), no
 //! early data (fault A16).
 
+use crate::certificate::Facts;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -225,6 +226,14 @@ impl ServerSettings {
             std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0)
         };
         self.identities.iter().map(|identity| identity.key.as_path()).filter(exposed).collect()
+    }
+}
+
+impl ServerSettings {
+    /// What is to be told of the certificates, as the files are now.
+    pub fn facts(&self) -> Vec<Facts> {
+        let chains = self.identities.iter().filter_map(|identity| certificates(&identity.certificate).ok());
+        chains.filter_map(|chain| Facts::of(chain.first()?)).collect()
     }
 }
 

@@ -16,6 +16,7 @@ mod top;
 use crate::access_log::AccessLog;
 use crate::apps::Application;
 use crate::proxy::GatewayPlan;
+use crate::proxy::upstream::Shared;
 use crate::record::Record;
 use eleven_cache::Cache;
 use eleven_net::clock;
@@ -97,8 +98,6 @@ pub struct Exchange<'a> {
     pub cache: &'static str,
     /// Why the cache did not answer by itself; empty if it did.
     pub cache_reason: &'static str,
-    /// The server that a gateway asked; empty for none.
-    pub upstream: &'a str,
 }
 
 /// Exchanges of one site and handler.
@@ -113,13 +112,6 @@ struct Series {
     latency: Histogram,
 }
 
-/// Exchanges with one server behind a gateway.
-#[derive(Debug)]
-struct Upstream {
-    name: Box<str>,
-    classes: [Count; 6],
-}
-
 /// Words of a kind, with how often each came.
 #[derive(Debug, Default)]
 struct Words(Mutex<Vec<Arc<(&'static str, Count)>>>);
@@ -128,7 +120,6 @@ struct Words(Mutex<Vec<Arc<(&'static str, Count)>>>);
 #[derive(Debug)]
 struct Figures {
     series: Mutex<Vec<Arc<Series>>>,
-    upstreams: Mutex<Vec<Arc<Upstream>>>,
     /// By status code, from 100.
     statuses: Box<[Count]>,
     accepted: Count,
@@ -152,7 +143,6 @@ impl Default for Figures {
     fn default() -> Figures {
         Figures {
             series: Mutex::default(),
-            upstreams: Mutex::default(),
             statuses: (100..600).map(|_| Count::default()).collect(),
             accepted: Count::default(),
             handshakes: Count::default(),
@@ -187,7 +177,6 @@ struct Refusal {
 pub struct Recorder {
     figures: Arc<Figures>,
     series: RefCell<Vec<Arc<Series>>>,
-    upstreams: RefCell<Vec<Arc<Upstream>>>,
     last: Cell<usize>,
     tick: Cell<u64>,
     in_tick: Cell<u32>,
@@ -199,7 +188,6 @@ impl Recorder {
         Recorder {
             figures,
             series: RefCell::default(),
-            upstreams: RefCell::default(),
             last: Cell::new(0),
             tick: Cell::new(u64::MAX),
             in_tick: Cell::new(0),
@@ -245,9 +233,6 @@ impl Recorder {
             if !exchange.cache_reason.is_empty() {
                 figures.cache_reasons.add(exchange.cache_reason);
             }
-        }
-        if !exchange.upstream.is_empty() {
-            self.count_upstream(exchange);
         }
     }
 
@@ -322,22 +307,6 @@ impl Recorder {
         lock(&self.figures.series).push(series.clone());
         known.push(series);
         known.len() - 1
-    }
-
-    fn count_upstream(&self, exchange: &Exchange<'_>) {
-        let class = usize::from(exchange.status / 100).min(5);
-        let mut known = self.upstreams.borrow_mut();
-        let full = known.len() >= WORDS_MAX;
-        let found = known.iter().find(|upstream| &*upstream.name == exchange.upstream);
-        let name = if full && found.is_none() { OTHER } else { exchange.upstream };
-        let found = found.or_else(|| known.iter().find(|upstream| &*upstream.name == name));
-        if let Some(upstream) = found {
-            return upstream.classes[class].add(1);
-        }
-        let upstream = Arc::new(Upstream { name: name.into(), classes: Default::default() });
-        upstream.classes[class].add(1);
-        lock(&self.figures.upstreams).push(upstream.clone());
-        known.push(upstream);
     }
 
     /// Counts a connection that came.
@@ -416,6 +385,14 @@ impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Sources({} gateways, {} applications)", self.gateways.len(), self.applications.len())
     }
+}
+
+/// The servers behind the gateways, by name.
+fn servers_of(sources: &Sources) -> Vec<(String, Arc<Shared>)> {
+    let gateways = sources.gateways.iter();
+    gateways
+        .flat_map(|plan| plan.servers.iter().map(ToString::to_string).zip(plan.shared.iter().cloned()))
+        .collect()
 }
 
 /// A certificate that is shown to clients.
@@ -512,7 +489,18 @@ impl Metrics {
 
     /// Says what has figures of its own from now on.
     pub fn set_sources(&self, sources: Sources) {
-        *lock(&self.sources) = sources;
+        let mut current = lock(&self.sources);
+        // A server that is in the new plan as well goes on counting where it was.
+        let mut before = servers_of(&current);
+        let new = servers_of(&sources);
+        before.retain(|(_, before)| !new.iter().any(|(_, shared)| Arc::ptr_eq(before, shared)));
+        for (name, shared) in &new {
+            for (_, before) in before.extract_if(.., |(known, _)| known == name) {
+                shared.asked.fetch_add(before.asked.load(Ordering::Relaxed), Ordering::Relaxed);
+                shared.failed.fetch_add(before.failed.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        *current = sources;
     }
 
     /// Says which certificates are shown to clients from now on.

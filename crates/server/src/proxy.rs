@@ -541,6 +541,7 @@ fn error_response(error: ProxyError, name: &str, details: Option<&str>) -> Respo
     let text = format!("{status}\n");
     let mut response = Response::text(status, "text/plain; charset=utf-8", Bytes::from(text));
     response.add(Known::ProxyStatus, proxy_status::value(name, error, None, details));
+    response.notes().refused = Some(error.token());
     response
 }
 

@@ -123,7 +123,6 @@ impl Notes {
         counted.refused = counted.refused.or(self.refused);
         counted.cache = self.cache;
         counted.cache_reason = self.cache_reason;
-        counted.upstream = self.upstream.as_deref().unwrap_or_default();
     }
 
     /// Adds them to a record.

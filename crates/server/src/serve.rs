@@ -587,6 +587,11 @@ impl Running {
         alive
     }
 
+    /// The figures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// Opens log files anew, after a rotation.
     pub fn reopen_logs(&self) {
         if let Some(log) = &self.log {

@@ -14,6 +14,7 @@ use crate::files::{Files, FilesOptions};
 use crate::finished::{Circumstances, Finished};
 use crate::fixed::{Fixed, Redirect};
 use crate::handler::{Handled, Handler};
+use crate::metrics::Sources;
 use crate::plan::{CachePlan, HandlerPlan, Plan, Policy, Route, Site};
 use crate::proxy::caching::{Caching, CachingPlan};
 use crate::proxy::open::OpenProxy;
@@ -158,6 +159,25 @@ impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// What of it has figures of its own.
+    pub fn sources(&self) -> Sources {
+        let mut sources = Sources::default();
+        for route in self.plan.routes() {
+            if let HandlerPlan::Gateway(plan, _) = &route.handler
+                && !sources.gateways.iter().any(|known| Arc::ptr_eq(known, plan))
+            {
+                sources.gateways.push(plan.clone());
+            }
+        }
+        for application in self.applications.iter().flatten() {
+            if let PreparedApplication::Python(application) = application {
+                sources.applications.push(application.clone());
+            }
+        }
+        sources.cache = self.cache.as_ref().map(|(_, caching)| caching.cache.clone());
+        sources
     }
 
     /// The service of one worker; to be called on the worker's thread, inside its runtime.

@@ -14,6 +14,7 @@ use eleven_semantics::caching::{Cookies, Policy};
 use eleven_semantics::forwarding::is_pseudonym;
 use eleven_semantics::uri::Uri;
 use eleven_server::handler::Handler;
+use eleven_server::metrics::Sources;
 use eleven_server::proxy::buffer::BufferPlan;
 use eleven_server::proxy::caching::{Caching, CachingPlan};
 use eleven_server::proxy::health::HealthPlan;
@@ -55,6 +56,11 @@ pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
     let names: Vec<String> = plan.servers.iter().map(ToString::to_string).collect();
     let plan = Arc::new(plan);
     let caching = caching(&options.caching)?;
+    let sources = Sources {
+        gateways: vec![plan.clone()],
+        cache: caching.as_ref().map(|caching| caching.cache.clone()),
+        ..Sources::default()
+    };
     let service = move || {
         let gateway = Gateway::start(Arc::clone(&plan));
         Service::single(match &caching {
@@ -62,7 +68,7 @@ pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
             None => Handler::Gateway(gateway),
         })
     };
-    run(&options.listen, &format!("Gateway to {}", names.join(", ")), Arc::new(service))
+    run(&options.listen, &format!("Gateway to {}", names.join(", ")), sources, Arc::new(service))
 }
 
 /// The cache, if one is asked for.
@@ -143,7 +149,7 @@ pub fn forward(options: Forward) -> Result<ExitCode, Failure> {
     }
     let plan = Arc::new(plan);
     let service = move || Service::single(Handler::Forward(OpenProxy::start(Arc::clone(&plan))));
-    run(&options.listen, "Forward proxy", Arc::new(service))
+    run(&options.listen, "Forward proxy", Sources::default(), Arc::new(service))
 }
 
 /// Whether only this machine's own programs can connect to an address.

@@ -9,7 +9,7 @@ use eleven_server::admin::Mounts;
 use eleven_server::apps::pool::PoolLimits;
 use eleven_server::apps::{AppSettings, Application, Buffering, Interface};
 use eleven_server::handler::Handler;
-use eleven_server::metrics::Metrics;
+use eleven_server::metrics::{Metrics, Sources};
 use eleven_server::serve::{Endpoint, Options, Sockets, start_with};
 use eleven_server::service::Service;
 use eleven_server::worker::Settings;
@@ -43,6 +43,11 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
     let metrics = Arc::new(Metrics::default());
     let admin =
         AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default(), process.inherited())?;
+    metrics.set_sources(Sources {
+        applications: vec![application.clone()],
+        log: log.clone(),
+        ..Sources::default()
+    });
     let listen: Vec<Endpoint> = options.listen.iter().cloned().map(Into::into).collect();
     let sockets = Sockets::open(&listen, threads, process.inherited())?;
     let serving = Options {

@@ -12,7 +12,7 @@ use eleven_server::access_log::{AccessLog, Format};
 use eleven_server::admin::Mounts;
 use eleven_server::files::{Files, FilesOptions};
 use eleven_server::handler::Handler;
-use eleven_server::metrics::Metrics;
+use eleven_server::metrics::{Metrics, Sources};
 use eleven_server::plan::{AccessLogPlan, Plan};
 use eleven_server::relayed::Relays;
 use eleven_server::serve::{Change, Endpoint, Options, RelaySlot, Running, Sockets, TlsSlot, start_with};
@@ -35,7 +35,8 @@ pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure(format!("cannot serve {}: {error}", directory.display())))?;
     let files = Files::new(root, b"", file_options());
     let service = move || Service::single(Handler::Files(files.clone()));
-    run(&options.listen, &format!("Serving {}", directory.display()), Arc::new(service))
+    let what = format!("Serving {}", directory.display());
+    run(&options.listen, &what, Sources::default(), Arc::new(service))
 }
 
 /// `eleven serve --config FILE`. A configuration with a mistake starts nothing.
@@ -61,6 +62,8 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     };
     let admin =
         AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default(), process.inherited())?;
+    metrics.set_certificates(certificates.facts());
+    metrics.set_sources(Sources { log: log.clone(), ..prepared.sources() });
     let service = prepared.clone();
     let options = Options {
         listen: endpoints,
@@ -89,7 +92,9 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
             admin,
             certificates: (!certificates.is_empty()).then_some(certificates),
             hang_up: HangUp::Calls(Box::new(move |running, certificates| {
-                match reloading.reload(running, certificates) {
+                let reloaded = reloading.reload(running, certificates);
+                running.metrics().reloaded(reloaded.is_ok());
+                match reloaded {
                     Ok(()) => eprintln!("eleven: {} read anew", reloading.file.display()),
                     Err(Refused::Said(_)) => eprintln!("eleven: the configuration stays as it was"),
                     Err(Refused::Failure(failure)) => {
@@ -205,6 +210,8 @@ impl Reloading {
         })?;
         // Nothing can fail from here on.
         new.commit();
+        running.metrics().set_certificates(new.facts());
+        running.metrics().set_sources(Sources { log: running.log(), ..prepared.sources() });
         running.reopen_logs();
         *certificates = (!new.is_empty()).then_some(new);
         for address in running.addresses().iter().filter(|address| !before.contains(address)) {
@@ -231,13 +238,14 @@ fn file_options() -> FilesOptions {
 /// `eleven echo`.
 pub fn echo(options: Echo) -> Result<ExitCode, Failure> {
     let service = || Service::single(Handler::Echo(eleven_server::echo::Echo));
-    run(&options.listen, "Echo server", Arc::new(service))
+    run(&options.listen, "Echo server", Sources::default(), Arc::new(service))
 }
 
 /// Starts a server, says where it is, and waits for its end.
 pub fn run(
     listen: &Listen,
     what: &str,
+    sources: Sources,
     service: Arc<dyn Fn() -> Service + Send + Sync>,
 ) -> Result<ExitCode, Failure> {
     let process = Process::begin()?;
@@ -264,6 +272,8 @@ pub fn run(
     let sockets = Sockets::open(&endpoints, workers, process.inherited())?;
     let log = if listen.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
     let metrics = Arc::new(Metrics::default());
+    metrics.set_certificates(certificates.facts());
+    metrics.set_sources(Sources { log: log.clone(), ..sources });
     let admin = listen.admin.plan()?;
     let admin =
         AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default(), process.inherited())?;

@@ -141,17 +141,6 @@ impl Metrics {
         sums
     }
 
-    pub(super) fn sum_upstreams(&self) -> BTreeMap<Box<str>, [u64; 6]> {
-        let mut sums: BTreeMap<Box<str>, [u64; 6]> = BTreeMap::new();
-        for worker in self.workers() {
-            for upstream in lock(&worker.upstreams).iter() {
-                let sum = sums.entry(upstream.name.clone()).or_default();
-                sum.iter_mut().zip(&upstream.classes).for_each(|(sum, count)| *sum += count.get());
-            }
-        }
-        sums
-    }
-
     pub(super) fn sum_words(&self, words: impl Fn(&super::Figures) -> &Words) -> BTreeMap<&'static str, u64> {
         let mut sums = BTreeMap::new();
         for worker in self.workers() {
@@ -269,14 +258,19 @@ impl Metrics {
     }
 
     fn expose_upstreams(&self, w: &mut Writer) {
-        w.family("eleven_upstream_requests", Kind::Counter, "Exchanges by the server that was asked.");
-        for (name, classes) in self.sum_upstreams() {
-            for (class, count) in CLASSES.iter().zip(classes).filter(|(_, count)| *count > 0) {
-                let labels = [("upstream", &*name), ("class", class)];
-                w.sample("eleven_upstream_requests_total", &labels, count);
-            }
-        }
         let servers = self.servers();
+        w.family("eleven_upstream_requests", Kind::Counter, "Times a server was asked.");
+        for server in &servers {
+            w.sample("eleven_upstream_requests_total", &[("upstream", &server.name)], server.asked);
+        }
+        w.family(
+            "eleven_upstream_failures",
+            Kind::Counter,
+            "Times a server could not be reached or broke off.",
+        );
+        for server in &servers {
+            w.sample("eleven_upstream_failures_total", &[("upstream", &server.name)], server.failed);
+        }
         w.family("eleven_upstream_healthy", Kind::Gauge, "Whether the checks find a server healthy.");
         for server in &servers {
             w.sample("eleven_upstream_healthy", &[("upstream", &server.name)], u8::from(server.healthy));

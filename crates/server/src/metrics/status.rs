@@ -3,7 +3,7 @@
 
 use super::exposition::CLASSES;
 use super::process::Process;
-use super::{CertificateInfo, Metrics, PHASES, Point, Refusal, Totals, lock};
+use super::{CertificateInfo, Metrics, PHASES, Point, Refusal, Totals, lock, servers_of};
 use eleven_net::clock;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +20,8 @@ pub(super) struct ServerState {
     pub healthy: bool,
     pub draining: bool,
     pub active: u32,
+    pub asked: u64,
+    pub failed: u64,
 }
 
 /// What happened in the last seconds.
@@ -48,21 +50,21 @@ impl Metrics {
 
     /// The servers behind the gateways; a server of several gateways once.
     pub(super) fn servers(&self) -> Vec<ServerState> {
-        let gateways = lock(&self.sources).gateways.clone();
         let mut servers: BTreeMap<String, ServerState> = BTreeMap::new();
-        for gateway in gateways {
-            for (server, shared) in gateway.servers.iter().zip(&gateway.shared) {
-                let name = server.to_string();
-                let state = servers.entry(name.clone()).or_insert(ServerState {
-                    name,
-                    healthy: true,
-                    draining: false,
-                    active: 0,
-                });
-                state.healthy &= shared.healthy.load(Ordering::Relaxed);
-                state.draining |= shared.draining.load(Ordering::Relaxed);
-                state.active += shared.active.load(Ordering::Relaxed);
-            }
+        for (name, shared) in servers_of(&lock(&self.sources)) {
+            let state = servers.entry(name.clone()).or_insert(ServerState {
+                name,
+                healthy: true,
+                draining: false,
+                active: 0,
+                asked: 0,
+                failed: 0,
+            });
+            state.healthy &= shared.healthy.load(Ordering::Relaxed);
+            state.draining |= shared.draining.load(Ordering::Relaxed);
+            state.active += shared.active.load(Ordering::Relaxed);
+            state.asked += shared.asked.load(Ordering::Relaxed);
+            state.failed += shared.failed.load(Ordering::Relaxed);
         }
         servers.into_values().collect()
     }
@@ -202,22 +204,15 @@ impl Metrics {
     }
 
     fn upstreams(&self) -> Vec<Value> {
-        let mut sums = self.sum_upstreams();
-        let mut upstreams: Vec<Value> = self
-            .servers()
+        self.servers()
             .iter()
             .map(|server| {
-                let classes = sums.remove(&*server.name).unwrap_or_default();
                 json!({
                     "name": server.name, "healthy": server.healthy, "draining": server.draining,
-                    "active": server.active, "classes": by_class(&classes),
+                    "active": server.active, "requests": server.asked, "failures": server.failed,
                 })
             })
-            .collect();
-        // Those of an earlier plan, and those that a forward proxy was led to.
-        upstreams
-            .extend(sums.iter().map(|(name, classes)| json!({ "name": name, "classes": by_class(classes) })));
-        upstreams
+            .collect()
     }
 
     fn applications(&self) -> Vec<Value> {

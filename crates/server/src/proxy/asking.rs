@@ -480,6 +480,9 @@ impl Soon {
 
     fn finish(&mut self, answer: Result<Response, Box<Response>>) -> Response {
         let mut response = answer.unwrap_or_else(|failed| *failed);
+        if self.asking.request.is_recorded && self.asking.index < self.gateway.group.servers().len() {
+            response.notes().upstream = Some(self.gateway.group.server(self.asking.index).name.clone());
+        }
         if let Some(cookie) = self.asking.cookie.take() {
             stick(response.fields.to_mut(), cookie);
         }

@@ -11,7 +11,7 @@ use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -138,6 +138,10 @@ pub struct Shared {
     pub active: AtomicU32,
     /// A worker runs its checks.
     pub checked: AtomicBool,
+    /// Times it was asked, for the metrics.
+    pub asked: AtomicU64,
+    /// Times it could not be reached or broke its connection, for the metrics.
+    pub failed: AtomicU64,
 }
 
 impl Default for Shared {
@@ -147,6 +151,8 @@ impl Default for Shared {
             draining: AtomicBool::new(false),
             active: AtomicU32::new(0),
             checked: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 }
@@ -161,6 +167,8 @@ pub struct Server {
     handle: OnceCell<Handle>,
     /// Its own authority.
     pub authority: Box<[u8]>,
+    /// Its name, for logs.
+    pub name: Arc<str>,
     shared: Arc<Shared>,
     current: Cell<i64>,
     failures: Cell<u32>,
@@ -205,6 +213,7 @@ impl Server {
         let key = Rc::new(Key { secure, host, port, unix_socket, tls: index as u64, ..Key::default() });
         Server {
             authority: plan.authority().into_bytes().into(),
+            name: plan.to_string().into(),
             plan,
             key,
             handle: OnceCell::new(),
@@ -227,6 +236,7 @@ impl Server {
     /// Counts a request with it.
     pub fn lease(&self) -> Lease {
         self.shared.active.fetch_add(1, Ordering::Relaxed);
+        self.shared.asked.fetch_add(1, Ordering::Relaxed);
         Lease(Arc::clone(&self.shared))
     }
 
@@ -430,6 +440,7 @@ impl Group {
     /// A server could not be reached or broke its connection.
     pub fn failed(&self, index: usize) {
         let server = &self.servers[index];
+        server.shared.failed.fetch_add(1, Ordering::Relaxed);
         server.failures.set(server.failures.get().saturating_add(1));
         let limit = self.ejection.failures;
         if limit == 0 || server.failures.get() < limit || self.servers.len() < 2 {
