@@ -11,6 +11,7 @@ mod python;
 mod receiver;
 pub mod service;
 pub mod settings;
+mod shelf;
 mod supervisor;
 mod websocket;
 

@@ -6,12 +6,13 @@
 //! system call that does not wait.
 //!
 //! A worker with threads gets requests up to its number of threads, and a few more while its requests are short:
-//! then it never sleeps between two. Those wait in its socket, from where they are taken back as soon as another
+//! then it never sleeps between two, and may send several responses at once. Those wait in its socket, from where they are taken back as soon as another
 //! worker has nothing to do. An event loop gets as many as it may have at once.
 
 use super::protocol::{self, CANCEL, FORCE, Ticket};
 use eleven_net::packet::PacketPair;
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
@@ -51,6 +52,8 @@ pub enum Notice {
     TimedOut(Ticket),
     /// A worker is gone; what it sent before is to be read first.
     WorkerGone(u32),
+    /// A worker may keep the response of a request: from now on it may stand on the worker's shelf.
+    MayBeHeld,
 }
 
 /// What became of a submitted request.
@@ -95,6 +98,8 @@ struct Running {
     answered: bool,
     /// Its client was told 504.
     over: bool,
+    /// The worker may keep its response for a moment.
+    may_hold: bool,
 }
 
 struct Worker {
@@ -113,6 +118,10 @@ struct Worker {
 
 /// Before anything is known: too long for looking ahead.
 const MEAN_US_AT_START: u64 = 50_000;
+/// Time that the requests given beyond the slots will take together.
+const AHEAD_US: u64 = 2_500;
+/// Those requests at most.
+const AHEAD_REQUESTS_MAX: u64 = 16;
 
 impl Worker {
     /// Requests given beyond the slots: little work, so that no request waits long behind others of the usual kind.
@@ -120,12 +129,7 @@ impl Worker {
         if self.event_loop {
             return 0;
         }
-        match self.mean_us {
-            0..=300 => 4,
-            301..=700 => 2,
-            701..=1500 => 1,
-            _ => 0,
-        }
+        (AHEAD_US / self.mean_us.max(1)).min(AHEAD_REQUESTS_MAX) as usize
     }
 
     fn room(&self) -> usize {
@@ -138,13 +142,17 @@ impl Worker {
         self.mean_us = if took > self.mean_us * 4 { took } else { (self.mean_us * 7 + took) / 8 };
     }
 
-    /// Gives it a message. `false` if its socket is full or closed.
-    fn give(&mut self, message: &[u8], ticket: Ticket, since: Instant, now: Instant) -> bool {
+    /// Gives it a message. `false` if its socket is full or closed. It may keep the response for a moment if it has
+    /// others before this one, or is given others right after (`more`).
+    fn give(&mut self, message: &mut [u8], ticket: Ticket, since: Instant, more: bool, now: Instant) -> bool {
+        let is_behind = self.running.len() >= self.slots;
+        let may_hold = !self.event_loop && (is_behind || (more && self.room() > 1));
+        protocol::set_may_hold(message, may_hold);
         if !matches!(self.pair.send(message), Ok(true)) {
             return false;
         }
-        let begun = (self.running.len() < self.slots).then_some(now);
-        self.running.push_back(Running { ticket, begun, since, answered: false, over: false });
+        let begun = (!is_behind).then_some(now);
+        self.running.push_back(Running { ticket, begun, since, answered: false, over: false, may_hold });
         true
     }
 }
@@ -160,6 +168,8 @@ struct State {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     threads: Vec<Option<UnboundedSender<Notice>>>,
+    /// The threads that know that they have requests whose responses may be kept.
+    looking: Vec<bool>,
     closed: bool,
     buffer: Box<[u8]>,
 }
@@ -195,7 +205,30 @@ impl State {
         }
     }
 
-    fn place(&mut self, message: &[u8], ticket: Ticket, since: Instant, now: Instant) -> bool {
+    /// Gives a worker a message. Tells the thread that waits for the response that it may be kept, if it does not know
+    /// of any that are.
+    fn give(
+        &mut self,
+        index: usize,
+        message: &mut [u8],
+        ticket: Ticket,
+        since: Instant,
+        now: Instant,
+    ) -> bool {
+        let worker = &mut self.workers[index];
+        if !worker.give(message, ticket, since, !self.waiting.is_empty(), now) {
+            return false;
+        }
+        if worker.running.back().is_some_and(|running| running.may_hold)
+            && let Some(looking) = self.looking.get_mut(usize::from(ticket.thread))
+            && !std::mem::replace(looking, true)
+        {
+            self.tell(ticket.thread, Notice::MayBeHeld);
+        }
+        true
+    }
+
+    fn place(&mut self, message: &mut [u8], ticket: Ticket, since: Instant, now: Instant) -> bool {
         let mut free: Option<(usize, usize)> = None;
         for (index, worker) in self.workers.iter().enumerate() {
             let load = worker.running.len();
@@ -207,30 +240,30 @@ impl State {
             }
         }
         if let Some((index, _)) = free
-            && self.workers[index].give(message, ticket, since, now)
+            && self.give(index, message, ticket, since, now)
         {
             return true;
         }
         // Nobody is free: look ahead, but never past those who wait already.
-        self.waiting.is_empty()
-            && self
-                .workers
-                .iter_mut()
-                .filter(|worker| worker.open && worker.room() > 0)
-                .min_by_key(|worker| worker.running.len())
-                .is_some_and(|worker| worker.give(message, ticket, since, now))
+        if !self.waiting.is_empty() {
+            return false;
+        }
+        let with_room =
+            (0..self.workers.len()).filter(|&i| self.workers[i].open && self.workers[i].room() > 0);
+        with_room
+            .min_by_key(|&i| self.workers[i].running.len())
+            .is_some_and(|i| self.give(i, message, ticket, since, now))
     }
 
     /// Gives a worker that has room what waits, or what waits behind another worker.
     fn feed(&mut self, index: usize, now: Instant) {
         while self.workers[index].open && self.workers[index].room() > 0 {
-            let Some(next) = self.waiting.front() else { break };
-            if !self.workers[index].give(&next.message, next.ticket, next.since, now) {
+            let Some(mut next) = self.waiting.pop_front() else { break };
+            if !self.give(index, &mut next.message, next.ticket, next.since, now) {
+                self.waiting.push_front(next);
                 return;
             }
-            if let Some(next) = self.waiting.pop_front() {
-                self.waiting_bytes -= next.message.len();
-            }
+            self.waiting_bytes -= next.message.len();
         }
         if self.workers[index].open && self.workers[index].running.is_empty() {
             self.steal(index, now);
@@ -245,10 +278,10 @@ impl State {
         else {
             return;
         };
-        if let Some((waiting, octets)) = self.take_back(victim) {
-            let message = &self.buffer[..octets];
-            if !self.workers[thief].give(message, waiting.0, waiting.1, now) {
-                self.wait_first(waiting.0, self.buffer[..octets].to_vec(), waiting.1);
+        if let Some(((ticket, since), octets)) = self.take_back(victim) {
+            let mut message = self.buffer[..octets].to_vec();
+            if !self.give(thief, &mut message, ticket, since, now) {
+                self.wait_first(ticket, message, since);
             }
         }
     }
@@ -306,6 +339,7 @@ impl Pool {
                 waiting: VecDeque::new(),
                 waiting_bytes: 0,
                 threads: (0..threads).map(|_| None).collect(),
+                looking: vec![false; threads],
                 closed: false,
                 buffer: vec![0; protocol::MESSAGE_BYTES_MAX].into(),
             }),
@@ -343,7 +377,7 @@ impl Pool {
     }
 
     /// Gives a request to a worker or lets it wait.
-    pub fn submit(&self, ticket: Ticket, message: &[u8], now: Instant) -> Submitted {
+    pub fn submit(&self, ticket: Ticket, message: &mut [u8], now: Instant) -> Submitted {
         let mut state = self.lock();
         if state.closed {
             return Submitted::Closed;
@@ -373,24 +407,39 @@ impl Pool {
         if running.over { Timing::TooLate } else { Timing::InTime }
     }
 
-    /// A worker is done with a request. Tells whether its client was to be answered 504 before.
-    pub fn done(&self, number: u32, ticket: Ticket, now: Instant) -> Timing {
+    /// A worker is done with these requests, and has said so at once. Adds those whose clients were to be answered 504
+    /// before to `late`.
+    pub fn done(
+        &self,
+        number: u32,
+        tickets: impl Iterator<Item = Ticket> + Clone,
+        now: Instant,
+        late: &mut Vec<Ticket>,
+    ) {
+        let Some(all) = NonZeroU32::new(tickets.clone().count() as u32) else { return };
         let mut state = self.lock();
-        let Some(index) = state.index(number) else { return Timing::InTime };
+        let Some(index) = state.index(number) else { return };
         let worker = &mut state.workers[index];
-        let Some(at) = worker.running.iter().position(|r| r.ticket == ticket) else { return Timing::InTime };
-        let Some(running) = worker.running.remove(at) else { return Timing::InTime };
-        if let Some(begun) = running.begun {
-            worker.learn(now.saturating_duration_since(begun));
+        let mut began = None;
+        for ticket in tickets {
+            let Some(at) = worker.running.iter().position(|r| r.ticket == ticket) else { continue };
+            let Some(running) = worker.running.remove(at) else { continue };
+            began = began.or(running.begun);
+            worker.served += 1;
+            if running.over {
+                late.push(ticket);
+            }
+            // The first that waited behind it begins now.
+            let slots = worker.slots;
+            if let Some(next) = worker.running.iter_mut().take(slots).find(|r| r.begun.is_none()) {
+                next.begun = Some(now);
+            }
         }
-        worker.served += 1;
-        // The first that waited behind it begins now.
-        let slots = worker.slots;
-        if let Some(next) = worker.running.iter_mut().take(slots).find(|r| r.begun.is_none()) {
-            next.begun = Some(now);
+        // Of several, the first took the time of all.
+        if let Some(began) = began {
+            worker.learn(now.saturating_duration_since(began) / all.get());
         }
         state.feed(index, now);
-        if running.over { Timing::TooLate } else { Timing::InTime }
     }
 
     /// Nobody waits for a request any more: its client left, or (`complete`) has all of the response. What waits is
@@ -484,6 +533,17 @@ impl Pool {
             state.tell(late.ticket.thread, Notice::TimedOut(late.ticket));
         }
         overdue
+    }
+
+    /// Whether this thread has requests whose responses workers may keep. If not, it is told when that changes.
+    pub fn may_be_held(&self, thread: u8) -> bool {
+        let mut state = self.lock();
+        let has =
+            state.workers.iter().flat_map(|w| &w.running).any(|r| r.may_hold && r.ticket.thread == thread);
+        if let Some(looking) = state.looking.get_mut(usize::from(thread)) {
+            *looking = has;
+        }
+        has
     }
 
     /// Requests served by a worker and those it has now.
@@ -580,7 +640,7 @@ mod tests {
             let mut message = Vec::new();
             begin_message(REQUEST, ticket(request), &mut message);
             finish_head(&mut message, 0);
-            self.pool.submit(ticket(request), &message, self.at(ms))
+            self.pool.submit(ticket(request), &mut message, self.at(ms))
         }
 
         /// What worker `index` receives next, as itself.
@@ -591,10 +651,17 @@ mod tests {
         }
 
         fn done(&self, index: usize, request: u32, ms: u64) {
-            self.pool.done(index as u32, ticket(request), self.at(ms));
+            self.pool.done(index as u32, std::iter::once(ticket(request)), self.at(ms), &mut Vec::new());
         }
 
+        /// What the thread is told of its requests, beside that their responses may be kept.
         fn told(&mut self) -> Vec<Notice> {
+            let mut told = self.told_all();
+            told.retain(|notice| *notice != Notice::MayBeHeld);
+            told
+        }
+
+        fn told_all(&mut self) -> Vec<Notice> {
             let mut told = Vec::new();
             while let Ok(notice) = self.notices.try_recv() {
                 told.push(notice);
@@ -632,10 +699,10 @@ mod tests {
         let mut message = vec![0; 600];
         begin_message(REQUEST, ticket(1), &mut message);
         message.resize(600, 0);
-        assert_eq!(bench.pool.submit(ticket(1), &message, bench.start), Submitted::Waiting);
-        assert_eq!(bench.pool.submit(ticket(2), &message, bench.start), Submitted::Full);
+        assert_eq!(bench.pool.submit(ticket(1), &mut message, bench.start), Submitted::Waiting);
+        assert_eq!(bench.pool.submit(ticket(2), &mut message, bench.start), Submitted::Full);
         bench.pool.withdraw(ticket(1), false, bench.start);
-        assert_eq!(bench.pool.submit(ticket(3), &message, bench.start), Submitted::Waiting);
+        assert_eq!(bench.pool.submit(ticket(3), &mut message, bench.start), Submitted::Waiting);
     }
 
     #[test]
@@ -754,6 +821,60 @@ mod tests {
         assert_eq!(bench.pairs[0].take_back(&mut buffer).unwrap(), Some(12));
         assert_eq!((buffer[0], buffer[2], buffer[4]), (CANCEL, FORCE, 8));
         assert_eq!(bench.pairs[0].take_back(&mut buffer).unwrap(), None);
+    }
+
+    /// The thread has to know when it has to look at shelves.
+    #[test]
+    fn a_thread_knows_whether_its_responses_may_be_kept() {
+        let mut bench = Bench::new(1, 1, false);
+        bench.warm(0);
+        bench.submit(1, 0);
+        assert!(!bench.pool.may_be_held(0));
+        assert_eq!(bench.told_all(), []);
+        bench.submit(2, 0);
+        bench.submit(3, 0);
+        assert_eq!(bench.told_all(), [Notice::MayBeHeld], "once");
+        assert!(bench.pool.may_be_held(0));
+        let mut buffer = [0; 64];
+        for may_hold in [false, true, true] {
+            bench.pairs[0].take_back(&mut buffer).unwrap().unwrap();
+            assert_eq!(buffer[2] & protocol::MAY_HOLD != 0, may_hold);
+        }
+        let mut late = Vec::new();
+        bench.pool.done(0, [1, 2, 3].map(ticket).into_iter(), bench.at(1), &mut late);
+        assert_eq!(late, []);
+        assert_eq!(bench.pool.worker(0), Some((3, 0)));
+        assert!(!bench.pool.may_be_held(0));
+        bench.submit(4, 1);
+        bench.submit(5, 1);
+        assert_eq!(bench.told_all(), [Notice::MayBeHeld], "once more");
+        // The first of several that waited: others follow at once.
+        let mut bench = Bench::new(0, 1, false);
+        for request in 1..=3 {
+            bench.submit(request, 0);
+        }
+        bench.add(3, false);
+        for may_hold in [true, true, false] {
+            bench.pairs[0].take_back(&mut buffer).unwrap().unwrap();
+            assert_eq!(buffer[2] & protocol::MAY_HOLD != 0, may_hold);
+        }
+    }
+
+    /// Of answers that come together, each is taken to have its share of the time; those over their time are named.
+    #[test]
+    fn answers_that_come_together() {
+        let mut bench = Bench::new(1, 2, false);
+        for request in 1..=2 {
+            bench.submit(request, 0);
+        }
+        let mut late = Vec::new();
+        bench.pool.done(0, [1, 2, 77].map(ticket).into_iter(), bench.at(30), &mut late);
+        assert_eq!(bench.pool.lock().workers[0].mean_us, (MEAN_US_AT_START * 7 + 10_000) / 8);
+        bench.submit(3, 100);
+        bench.pool.tick(bench.at(5100));
+        bench.pool.done(0, std::iter::once(ticket(3)), bench.at(5200), &mut late);
+        assert_eq!(late, [ticket(3)]);
+        assert_eq!(bench.told(), [Notice::TimedOut(ticket(3))]);
     }
 
     #[test]

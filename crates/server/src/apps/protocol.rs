@@ -38,6 +38,35 @@ pub const HEAD_METHOD: u8 = 4;
 pub const WEBSOCKET: u8 = 8;
 /// Cancel flag: end the task.
 pub const FORCE: u8 = 16;
+/// Request flag: the worker has others as well, so it may keep the response for a moment to send several at once.
+pub const MAY_HOLD: u8 = 32;
+
+/// Octets of one worker thread's part of the shelf.
+pub const SHELF_BYTES: usize = 65_536;
+/// Octets at the beginning of such a part.
+pub const SHELF_HEAD_BYTES: usize = 12;
+
+/// What a part of the shelf says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShelfHead {
+    /// Counts the times that the part was filled.
+    pub batch: u32,
+    /// Octets of whole frames that follow.
+    pub octets: usize,
+    /// The server thread that they are for.
+    pub thread: u32,
+}
+
+/// Reads the head of a part of the shelf; `None` if nothing stands there.
+pub fn shelf_head(head: &[u8; SHELF_HEAD_BYTES]) -> Option<ShelfHead> {
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let octets = word(4) as usize;
+    (octets > 0 && octets <= SHELF_BYTES - SHELF_HEAD_BYTES).then(|| ShelfHead {
+        batch: word(0),
+        octets,
+        thread: word(8),
+    })
+}
 
 /// Frame flag: the content is complete.
 pub const END: u8 = 1;
@@ -154,6 +183,11 @@ pub fn finish_head(message: &mut [u8], flags: u8) {
     let head = (message.len() - QUEUE_BYTES) as u32;
     message[2] = flags;
     message[8..12].copy_from_slice(&head.to_le_bytes());
+}
+
+/// Says whether the worker that gets this message may keep the response for a moment.
+pub fn set_may_hold(message: &mut [u8], may_hold: bool) {
+    message[2] = if may_hold { message[2] | MAY_HOLD } else { message[2] & !MAY_HOLD };
 }
 
 /// Whose message this is, for one that was taken back.
@@ -393,6 +427,8 @@ mod tests {
             ("HEAD_METHOD", HEAD_METHOD.into()),
             ("WEBSOCKET", WEBSOCKET.into()),
             ("FORCE", FORCE.into()),
+            ("MAY_HOLD", MAY_HOLD.into()),
+            ("SHELF_BYTES", SHELF_BYTES as u64),
             ("RESPONSE", FrameKind::Response as u64),
             ("CONTENT", FrameKind::Content as u64),
             ("HINTS", FrameKind::Hints as u64),

@@ -393,7 +393,7 @@ fn submit(
     if message.len() > protocol::MESSAGE_BYTES_MAX - 1024 {
         return Err(Box::new(exchange.refused_as_too_large()));
     }
-    match pool.submit(ticket, &message, Instant::now()) {
+    match pool.submit(ticket, &mut message, Instant::now()) {
         Submitted::Placed | Submitted::Waiting => Ok(exchange),
         Submitted::Full => Err(Box::new(exchange.unavailable("the queue before the workers is full"))),
         Submitted::Closed => Err(Box::new(exchange.unavailable("the application is being stopped"))),

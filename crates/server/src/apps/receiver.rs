@@ -3,20 +3,29 @@
 
 use super::pool::{Notice, Pool, Timing};
 use super::protocol::{self, DONE, END, FrameHead, FrameKind, HELLO_BYTES, Ticket};
+use super::shelf::{Looking, Shelf};
 use super::supervisor::{HELLO_TIMEOUT_MS, Known};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use eleven_net::packet::receive_with_file;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// Room made for reading from a worker.
+/// Room for reading from workers.
 const READ_BYTES: usize = 65_536;
+/// What a connection keeps of its room for incomplete frames when there are none.
+const KEPT_BYTES_AT_REST_MAX: usize = 16_384;
+/// How often shelves are looked at: what stands there at two looks is taken.
+const SHELF_LOOK_MS: u64 = 5;
 /// Turns of the runtime that a connection needs from the listener to [`Receiver::workers`], generously.
 const WELCOME_TURNS: usize = 5;
 
@@ -75,11 +84,21 @@ pub(super) struct Receiver {
     /// The response connections, to be read to their end when a worker is gone.
     workers: RefCell<HashMap<u32, Rc<Connection>>>,
     scratch: RefCell<Vec<u8>>,
+    /// Where octets of workers are read to, the frames found in them, and which of those came too late: kept from one
+    /// read to the next.
+    room: RefCell<Box<[u8]>>,
+    frames: RefCell<Vec<(FrameHead, Bytes)>>,
+    late: RefCell<Vec<Ticket>>,
+    /// Wakes the task that looks at shelves.
+    may_be_held: Rc<Notify>,
 }
 
 struct Connection {
     stream: UnixStream,
-    buffer: RefCell<BytesMut>,
+    /// The beginning of a frame whose end has not come.
+    kept: RefCell<Vec<u8>>,
+    /// Where the worker keeps responses that it is about to send.
+    shelf: Option<Shelf>,
 }
 
 impl Receiver {
@@ -102,10 +121,15 @@ impl Receiver {
             inboxes: RefCell::default(),
             workers: RefCell::default(),
             scratch: RefCell::default(),
+            room: RefCell::new(vec![0; READ_BYTES].into()),
+            frames: RefCell::default(),
+            late: RefCell::default(),
+            may_be_held: Rc::default(),
         });
         let (sender, notices) = tokio::sync::mpsc::unbounded_channel();
         receiver.pool.attach(thread, sender);
         tokio::task::spawn_local(accept(listener, Rc::downgrade(&receiver)));
+        tokio::task::spawn_local(look_at_shelves(Rc::downgrade(&receiver)));
         tokio::task::spawn_local(heed(notices, Rc::downgrade(&receiver)));
         Ok(receiver)
     }
@@ -145,11 +169,20 @@ impl Receiver {
             Notice::Expired(ticket) => (ticket, Event::Expired),
             Notice::Crashed(ticket) => (ticket, Event::Crashed),
             Notice::TimedOut(ticket) => (ticket, Event::TimedOut),
+            Notice::MayBeHeld => {
+                self.may_be_held.notify_one();
+                return;
+            }
             Notice::WorkerGone(worker) => {
                 let connection = self.workers.borrow_mut().remove(&worker);
                 if let Some(connection) = connection {
-                    // What it sent before it died counts.
+                    // What it sent before it died counts, and what it was about to send.
                     let _ = self.read_the_rest(worker, &connection);
+                    if let Some(shelf) = &connection.shelf
+                        && let Some(frames) = shelf.look(self.thread, Looking::AtTheDead)
+                    {
+                        self.take_shelved(worker, &frames);
+                    }
                 }
                 return;
             }
@@ -163,16 +196,14 @@ impl Receiver {
 
     /// Reads what is there. Returns whether more may come.
     fn read(&self, worker: u32, connection: &Connection) -> io::Result<bool> {
+        let mut room = self.room.borrow_mut();
         loop {
-            let mut buffer = connection.buffer.borrow_mut();
-            buffer.reserve(READ_BYTES);
-            let room = buffer.capacity() - buffer.len();
-            match connection.stream.try_read_buf(&mut *buffer) {
+            match connection.stream.try_read(&mut room) {
                 Ok(0) => return Ok(false),
                 Ok(octets) => {
-                    self.take_frames(worker, &mut buffer)?;
+                    self.take(worker, connection, &room[..octets])?;
                     // A short read has emptied the socket: asking again would only cost a system call.
-                    if octets < room {
+                    if octets < room.len() {
                         return Ok(true);
                     }
                 }
@@ -185,34 +216,71 @@ impl Receiver {
     /// Reads what a worker that is gone left behind. Asks the kernel and not the runtime, which may not have heard
     /// yet that there is something.
     fn read_the_rest(&self, worker: u32, connection: &Connection) -> io::Result<()> {
-        let mut buffer = connection.buffer.borrow_mut();
-        let mut room = vec![0; READ_BYTES];
+        let mut room = self.room.borrow_mut();
         loop {
-            match rustix::io::read(&connection.stream, room.as_mut_slice()) {
+            match rustix::io::read(&connection.stream, &mut room[..]) {
                 Ok(0) | Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Ok(octets) => {
-                    buffer.extend_from_slice(&room[..octets]);
-                    self.take_frames(worker, &mut buffer)?;
-                }
+                Ok(octets) => self.take(worker, connection, &room[..octets])?,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn take_frames(&self, worker: u32, buffer: &mut BytesMut) -> io::Result<()> {
-        while let Some(head) = protocol::frame_head(buffer).map_err(io::Error::other)? {
-            if buffer.len() < protocol::FRAME_BYTES + head.payload {
-                break;
-            }
-            let mut frame = buffer.split_to(protocol::FRAME_BYTES + head.payload);
-            let payload = frame.split_off(protocol::FRAME_BYTES).freeze();
-            self.deliver(worker, head, payload);
+    /// Takes what was read: almost always whole frames, else their beginning is kept.
+    fn take(&self, worker: u32, connection: &Connection, octets: &[u8]) -> io::Result<()> {
+        let mut kept = connection.kept.borrow_mut();
+        if kept.is_empty() {
+            let taken = self.take_frames(worker, octets)?;
+            kept.extend_from_slice(&octets[taken..]);
+        } else {
+            kept.extend_from_slice(octets);
+            let taken = self.take_frames(worker, &kept)?;
+            kept.drain(..taken);
+        }
+        if kept.is_empty() && kept.capacity() > KEPT_BYTES_AT_REST_MAX {
+            *kept = Vec::new();
         }
         Ok(())
     }
 
-    fn deliver(&self, worker: u32, head: FrameHead, payload: Bytes) {
+    /// Takes responses from a worker's shelf. Those that it sends as well are not known any more when they come.
+    fn take_shelved(&self, worker: u32, frames: &[u8]) {
+        if let Err(error) = self.take_frames(worker, frames) {
+            tracing::error!(worker, %error, "what a worker kept is broken");
+        }
+    }
+
+    /// Takes the whole frames at the beginning of `octets`; returns how many octets they are.
+    fn take_frames(&self, worker: u32, octets: &[u8]) -> io::Result<usize> {
+        let mut frames = self.frames.borrow_mut();
+        let mut at = 0;
+        let broken = loop {
+            let head = match protocol::frame_head(&octets[at..]) {
+                Ok(Some(head)) => head,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
+            let Some(frame) = octets[at..].get(protocol::FRAME_BYTES..protocol::FRAME_BYTES + head.payload)
+            else {
+                break None;
+            };
+            frames.push((head, Bytes::copy_from_slice(frame)));
+            at += protocol::FRAME_BYTES + head.payload;
+        };
+        // First what sets the worker to work again, in one go: while it does that, the responses go out.
+        let done = frames.iter().filter(|(head, _)| head.flags & DONE != 0);
+        let done = done.map(|(head, _)| Ticket { thread: self.thread, request: head.request });
+        let mut late = self.late.borrow_mut();
+        self.pool.done(worker, done, Instant::now(), &mut late);
+        for (head, payload) in frames.drain(..) {
+            self.deliver(worker, head, payload, &late);
+        }
+        late.clear();
+        broken.map_or(Ok(at), |error| Err(io::Error::other(error)))
+    }
+
+    fn deliver(&self, worker: u32, head: FrameHead, payload: Bytes, late: &[Ticket]) {
         let ticket = Ticket { thread: self.thread, request: head.request };
         let inbox = self.inbox(head.request);
         let mut timing = Timing::InTime;
@@ -220,7 +288,9 @@ impl Receiver {
             if let Some(inbox) = &inbox {
                 inbox.done.set(true);
             }
-            timing = self.pool.done(worker, ticket, Instant::now());
+            if late.contains(&ticket) {
+                timing = Timing::TooLate;
+            }
         } else if head.kind == FrameKind::Response && head.flags & END == 0 {
             timing = self.pool.answered(worker, ticket);
         }
@@ -231,6 +301,13 @@ impl Receiver {
             }
             inbox.put(Event::Frame(head, payload));
         }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // The task that looks at shelves ends.
+        self.may_be_held.notify_one();
     }
 }
 
@@ -256,7 +333,8 @@ async fn accept(listener: UnixListener, receiver: Weak<Receiver>) {
 async fn welcome(stream: UnixStream, receiver: Weak<Receiver>) {
     let mut octets = [0; HELLO_BYTES];
     let limit = Duration::from_millis(HELLO_TIMEOUT_MS);
-    let Ok(Ok(())) = tokio::time::timeout(limit, read_exactly(&stream, &mut octets)).await else { return };
+    let reading = read_exactly(&stream, &mut octets);
+    let Ok(Ok(shelf)) = tokio::time::timeout(limit, reading).await else { return };
     let Some(receiver) = receiver.upgrade() else { return };
     let Some(hello) = protocol::hello(&octets) else { return };
     if !receiver.known.is_token(hello.worker, &hello.token) {
@@ -270,24 +348,55 @@ async fn welcome(stream: UnixStream, receiver: Weak<Receiver>) {
         }
         return;
     }
-    let connection = Rc::new(Connection { stream, buffer: RefCell::default() });
+    let shelf = shelf.and_then(Shelf::new);
+    let connection = Rc::new(Connection { stream, kept: RefCell::default(), shelf });
     receiver.workers.borrow_mut().insert(hello.worker, Rc::clone(&connection));
     let receiver_gone = Rc::downgrade(&receiver);
     drop(receiver);
     responses(hello.worker, connection, receiver_gone).await;
 }
 
-async fn read_exactly(stream: &UnixStream, mut into: &mut [u8]) -> io::Result<()> {
+/// Fills `into`; returns the file that came along.
+async fn read_exactly(stream: &UnixStream, mut into: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+    let mut file = None;
     while !into.is_empty() {
         stream.readable().await?;
-        match stream.try_read(into) {
+        match stream.try_io(Interest::READABLE, || receive_with_file(stream, into, &mut file)) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(octets) => into = &mut into[octets..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(file)
+}
+
+/// Looks at the shelves of all workers for responses that stand there longer than they should, because their worker is
+/// busy with the next request.
+async fn look_at_shelves(receiver: Weak<Receiver>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(SHELF_LOOK_MS)).await;
+        let Some(receiver) = receiver.upgrade() else { return };
+        if !receiver.pool.may_be_held(receiver.thread) {
+            let may_be_held = Rc::clone(&receiver.may_be_held);
+            drop(receiver);
+            may_be_held.notified().await;
+            continue;
+        }
+        let workers: Vec<_> = receiver
+            .workers
+            .borrow()
+            .iter()
+            .map(|(&number, connection)| (number, Rc::clone(connection)))
+            .collect();
+        for (worker, connection) in workers {
+            if let Some(shelf) = &connection.shelf
+                && let Some(frames) = shelf.look(receiver.thread, Looking::AtTheLiving)
+            {
+                receiver.take_shelved(worker, &frames);
+            }
+        }
+    }
 }
 
 async fn responses(worker: u32, connection: Rc<Connection>, receiver: Weak<Receiver>) {

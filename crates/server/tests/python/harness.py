@@ -34,6 +34,15 @@ class Reader:
         data, self.buffer = self.buffer[:count], self.buffer[count:]
         return data
 
+    def rest(self):
+        """Everything up to the end of the connection."""
+        data = self.buffer
+        while True:
+            part = self.connection.recv(65536)
+            if not part:
+                return data
+            data += part
+
     def frame(self):
         size, request, kind, flags, count, head, length = wire.FRAME.unpack(self.exactly(wire.FRAME.size))
         payload = self.exactly(size)
@@ -76,6 +85,7 @@ class Worker:
         self.queue, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.theirs = theirs
         self.token = secrets.token_bytes(16)
+        self.shelf = None
         self.errors = open(os.path.join(self.folder.name, "stderr"), "w+b")
         self.process = subprocess.Popen([sys.executable, PACKAGE], stdin=theirs, stderr=self.errors)
         values = {
@@ -105,8 +115,18 @@ class Worker:
         connection.settimeout(TIMEOUT_S)
         data = b""
         while len(data) < wire.HELLO.size:
-            data += connection.recv(wire.HELLO.size - len(data))
+            part, descriptors, _, _ = socket.recv_fds(connection, wire.HELLO.size - len(data), 1)
+            data += part
+            for descriptor in descriptors:
+                self.shelf = open(descriptor, "rb", buffering=0)
         return wire.HELLO.unpack(data), connection
+
+    def shelved(self, part=0):
+        """The frames that stand on the shelf of a thread."""
+        start = part * wire.SHELF_BYTES
+        _, octets, thread = wire.SHELF.unpack(os.pread(self.shelf.fileno(), wire.SHELF.size, start))
+        assert thread == 0
+        return os.pread(self.shelf.fileno(), octets, start + wire.SHELF.size)
 
     def channel(self):
         """The content connection the worker now opens."""
@@ -173,5 +193,7 @@ class Worker:
         finally:
             self.process.kill()
             self.listener.close()
+            if self.shelf:
+                self.shelf.close()
             self.errors.close()
             self.folder.cleanup()

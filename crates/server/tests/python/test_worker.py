@@ -4,9 +4,12 @@ Every test starts a real worker process. Nothing but Python is needed.
 """
 
 import ast
+import os
+import tempfile
+import time
 import unittest
 
-from harness import Worker, wire
+from harness import TIMEOUT_S, Worker, wire
 
 OK = wire.END | wire.DONE
 
@@ -42,6 +45,72 @@ class Wsgi(WsgiTest):
         numbers = [self.worker.wsgi("/echo", b"%d" % number, "POST") for number in range(20)]
         for index, number in enumerate(numbers):
             self.assertEqual(self.worker.whole(number)[1], b"%d" % index)
+
+    def holdable(self, path, content=b"", flags=0):
+        return self.worker.wsgi(path, content, flags=wire.CONTENT_INLINE | wire.MAY_HOLD | flags)
+
+    def wait_for_shelf(self, count):
+        """Waits until so many octets stand on the shelf, and returns them."""
+        end = time.monotonic() + TIMEOUT_S
+        while True:
+            shelved = self.worker.shelved()
+            if len(shelved) == count:
+                return shelved
+            self.assertLess(time.monotonic(), end, shelved)
+            time.sleep(0.01)
+
+    def test_answers_of_many_that_wait(self):
+        """All of them come, whatever is kept and whatever is sent at once."""
+        waiting = set()
+
+        def take_one():
+            frame = self.worker.frame()
+            if frame.flags & wire.DONE:
+                waiting.remove(frame.request)
+
+        for index in range(300):
+            path = ("/", "/generator", "/echo", "/raises", "/empty")[index % 5]
+            send = self.holdable if index % 7 else self.worker.wsgi
+            size = 40_000 if index == 152 else index * 301 % 2000
+            waiting.add(send(path, b"x" * size if path == "/echo" else b""))
+            while len(waiting) > 16:
+                take_one()
+        while waiting:
+            take_one()
+        self.assertEqual(self.worker.shelved(), b"")
+
+    def test_an_answer_stands_on_the_shelf_while_the_next_request_runs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            gate = os.path.join(folder, "gate")
+            # The first makes the worker wait, so that both others are there when it comes to them.
+            gates = [gate + "0", gate + "1"]
+            numbers = [self.worker.wsgi("/wait", QUERY_STRING=gates[0]), self.holdable("/"), 0]
+            numbers[2] = self.worker.wsgi(
+                "/wait", flags=wire.CONTENT_INLINE | wire.MAY_HOLD, QUERY_STRING=gates[1]
+            )
+            open(gates[0], "w").close()
+            self.assertEqual(self.worker.whole(numbers[0])[1], b"waited")
+            shelved = self.wait_for_shelf(wire.FRAME.size + len("200 OK\0Content-Type\0text/plain") + len("hello"))
+            self.assertEqual(wire.FRAME.unpack_from(shelved)[1], numbers[1])
+            self.assertTrue(shelved.endswith(b"hello"))
+            open(gates[1], "w").close()
+            self.assertEqual(self.worker.whole(numbers[1])[1], b"hello")
+            self.assertEqual(self.worker.whole(numbers[2])[1], b"waited")
+            self.assertEqual(self.worker.shelved(), b"")
+
+    def test_what_stands_on_the_shelf_outlives_the_worker(self):
+        with tempfile.TemporaryDirectory() as folder:
+            gate = os.path.join(folder, "gate")
+            first, second = self.worker.wsgi("/wait", QUERY_STRING=gate), self.holdable("/")
+            self.holdable("/crash")
+            open(gate, "w").close()
+            self.assertEqual(self.worker.whole(first)[1], b"waited")
+            self.worker.process.wait(TIMEOUT_S)
+            sent = self.worker.responses.rest()
+            self.assertIn(b"hello", sent or self.worker.shelved(), second)
+            # The end of this one is that of every test.
+            self.worker.close()
+            self.worker = Worker(self.application)
 
     def test_environ(self):
         _, content, _ = self.get("/environ", HTTP_X="\xe9", PATH_INFO="/environ/", QUERY_STRING="a=%20")

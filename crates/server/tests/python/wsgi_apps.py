@@ -220,6 +220,15 @@ def at_sleep(environ, start_response):
     return reply(start_response, b"slept")
 
 
+def at_wait(environ, start_response):
+    """Waits until the file exists that the query names."""
+    import time
+
+    while not os.path.exists(environ["QUERY_STRING"]):
+        time.sleep(0.01)
+    return reply(start_response, b"waited")
+
+
 def at_pid(environ, start_response):
     return reply(start_response, str(os.getpid()).encode())
 

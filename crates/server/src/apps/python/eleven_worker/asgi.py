@@ -747,7 +747,7 @@ def new_loop(choice):
     return asyncio.new_event_loop()
 
 
-def run(queue, responders, application, settings, ready, broken):
+def run(queue, responders, _shelf, application, settings, ready, broken):
     """Runs the event loop until the server has closed the queue and the last request is answered."""
     loop = new_loop(settings.event_loop)
     asyncio.set_event_loop(loop)

@@ -93,8 +93,9 @@ def main():
 
 
 def serve(queue, settings):
+    shelf = wire.shelf_file(settings.threads)
     responders = [
-        wire.connect(settings, thread, wire.HELLO_RESPONSES) for thread in range(len(settings.sockets))
+        wire.connect(settings, thread, wire.HELLO_RESPONSES, file=shelf) for thread in range(len(settings.sockets))
     ]
     control = responders[0]
     watcher = None
@@ -144,7 +145,9 @@ def serve(queue, settings):
     # What is loaded now lives as long as the process: keep the collector away from it.
     gc.collect()
     gc.freeze()
-    side.run(queue, responders, application, settings, ready, lambda text: broken(settings, control, text))
+    side.run(
+        queue, responders, shelf, application, settings, ready, lambda text: broken(settings, control, text)
+    )
 
 
 def broken(settings, control, text):

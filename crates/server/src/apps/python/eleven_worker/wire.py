@@ -3,16 +3,18 @@ the thread-based side. The numbers here and those in `apps/protocol.rs` are one 
 the Rust side compares them.
 """
 
+import mmap
 import os
 import socket
 import struct
+from time import monotonic
 
 VERSION = 1
 
 # Message on the queue socket: kind, thread, flags, reserved, request id, octets of head.
 QUEUE = struct.Struct("<BBBBII")
 REQUEST, CANCEL = 1, 2
-CONTENT_INLINE, CONTENT_STREAM, HEAD_METHOD, WEBSOCKET, FORCE = 1, 2, 4, 8, 16
+CONTENT_INLINE, CONTENT_STREAM, HEAD_METHOD, WEBSOCKET, FORCE, MAY_HOLD = 1, 2, 4, 8, 16, 32
 
 # Frame on a response connection: octets after this, request id, kind, flags, number of fields, octets of
 # head, length of the whole content (-1: not known).
@@ -40,6 +42,12 @@ PIECE = struct.Struct("<IBxxx")
     PIECE_CLOSE,
 ) = range(1, 10)
 FILE = struct.Struct("<QQ")
+
+# What stands at the beginning of each thread's part of the shelf: batch, octets that follow, server thread.
+SHELF = struct.Struct("<III")
+SHELF_BYTES = 65536
+# A response waits no longer than this for others while the worker is awake; the server looks every few milliseconds.
+SHELF_SECONDS_MAX = 0.0005
 
 # Content of one response that may go over the shared response connection; the rest goes over a content
 # connection of its own, where the kernel does the back-pressure.
@@ -69,12 +77,16 @@ class Settings:
         self.start_timeout_ms = values.get("start_timeout_ms", 60000)
 
 
-def connect(settings, thread, hello, request=0):
-    """A connection to the server's thread `thread`."""
+def connect(settings, thread, hello, request=0, file=None):
+    """A connection to the server's thread `thread`. `file` is a descriptor to hand over."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(settings.sockets[thread])
-        connection.sendall(HELLO.pack(hello, settings.token, settings.worker, request))
+        message = HELLO.pack(hello, settings.token, settings.worker, request)
+        if file is None:
+            connection.sendall(message)
+        else:
+            socket.send_fds(connection, [message], [file])
     except BaseException:
         connection.close()
         raise
@@ -84,6 +96,64 @@ def connect(settings, thread, hello, request=0):
 def frame(request, kind, flags, payload=b"", fields=0, head=0, length=-1):
     """A whole frame for a response connection."""
     return FRAME.pack(len(payload), request, kind, flags, fields, head, length) + payload
+
+
+def shelf_file(threads):
+    """The file behind the shelves of so many threads; `None` where the system has no such files."""
+    try:
+        file = os.memfd_create("eleven-shelf", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):
+        return None
+    os.ftruncate(file, threads * SHELF_BYTES)
+    return file
+
+
+class Shelf:
+    """Whole responses of one thread that wait for the next ones, to be sent with them in one call.
+
+    They stand in memory that the server can look at, so that nothing is lost when the worker dies and nobody
+    waits when the next request takes long: the server then takes them from here.
+    """
+
+    def __init__(self, file, number, senders):
+        self._memory = mmap.mmap(file, SHELF_BYTES, offset=number * SHELF_BYTES)
+        self._view = memoryview(self._memory)
+        self._senders = senders
+        self._thread = 0
+        self._batch = 0
+        self._end = SHELF.size
+        self._since = 0.0
+
+    def put(self, thread, frame):
+        """Takes a frame. Returns whether the shelf is in use afterwards."""
+        start = self._end
+        end = start + len(frame)
+        if start == SHELF.size or thread != self._thread or end > SHELF_BYTES:
+            if start != SHELF.size:
+                self.send()
+                start = SHELF.size
+                end = start + len(frame)
+            if end > SHELF_BYTES:
+                self._senders[thread](frame)
+                return False
+            self._thread = thread
+            self._batch = (self._batch + 1) & 0xFFFFFFFF
+            self._since = monotonic()
+        elif monotonic() - self._since > SHELF_SECONDS_MAX:
+            self.send()
+            self._senders[thread](frame)
+            return False
+        self._memory[start:end] = frame
+        self._end = end
+        SHELF.pack_into(self._memory, 0, self._batch, end - SHELF.size, thread)
+        return True
+
+    def send(self):
+        """Sends what is there."""
+        if self._end != SHELF.size:
+            self._senders[self._thread](self._view[SHELF.size : self._end])
+            self._end = SHELF.size
+            SHELF.pack_into(self._memory, 0, self._batch, 0, 0)
 
 
 class ClientGone(OSError):

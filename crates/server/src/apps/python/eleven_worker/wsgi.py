@@ -12,10 +12,13 @@ import stat
 import sys
 import threading
 import traceback
+from io import BytesIO
+from socket import MSG_DONTWAIT
 
 from . import wire
 from .wire import (
     ABORT,
+    MAY_HOLD,
     CONTENT,
     CONTENT_INLINE,
     CONTENT_STREAM,
@@ -269,32 +272,57 @@ def environ_base(settings):
     return base
 
 
-def serve(queue, senders, application, settings, base):
-    """Answers requests until the server closes the queue."""
+def receiver(queue, buffer, shelf):
+    """A function that waits for the next message. What is on the shelf is sent before it really waits."""
     receive = queue.recv_into
+    if shelf is None:
+        return lambda: receive(buffer)
+
+    def receive_or_send():
+        try:
+            return receive(buffer, 0, MSG_DONTWAIT)
+        except BlockingIOError:
+            shelf.send()
+            return receive(buffer)
+
+    return receive_or_send
+
+
+def serve(queue, senders, shelf, application, settings, base):
+    """Answers requests until the server closes the queue."""
     unpack = QUEUE.unpack_from
     pack = FRAME.pack
     head_at = QUEUE.size
     buffer = bytearray(wire.MESSAGE_BYTES_MAX)
+    receive = queue.recv_into
+    receive_or_send = receiver(queue, buffer, shelf)
+    may_hold = 0 if shelf is None else MAY_HOLD
+    is_holding = False
     while True:
-        count = receive(buffer)
+        count = receive_or_send() if is_holding else receive(buffer)
         if not count:
+            if is_holding:
+                shelf.send()
             return
         kind, thread, flags, _, request, head_size = unpack(buffer)
         if kind != REQUEST:
             continue
         content_at = head_at + head_size
-        parts = buffer[head_at:content_at].decode("latin-1").split("\0")
+        parts = iter(buffer[head_at:content_at].decode("latin-1").split("\0"))
         environ = base.copy()
-        environ.update(zip(parts[::2], parts[1::2]))
+        environ.update(zip(parts, parts))
         send = senders[thread]
         exchange = Exchange(request, send, thread, flags, settings)
         environ["wsgi.early_hints"] = exchange.early_hints
         if not flags & CONTENT_STREAM:
-            environ["wsgi.input"] = io.BytesIO(buffer[content_at:count])
+            environ["wsgi.input"] = BytesIO(buffer[content_at:count])
         else:
             environ["wsgi.input"] = io.BufferedReader(RawInput(exchange), 65536)
             environ["eleven.trailers"] = exchange.trailers
+            if is_holding:
+                # This one may take its time.
+                shelf.send()
+                is_holding = False
         try:
             result = application(environ, exchange.start_response)
             if type(result) is list and len(result) == 1 and not flags & HEAD_METHOD and not exchange.started:
@@ -303,14 +331,22 @@ def serve(queue, senders, application, settings, base):
                 head = exchange.head
                 if type(data) is bytes and head is not None and len(data) <= INLINE_BYTES_MAX:
                     size = len(head)
-                    send(
+                    frame = (
                         pack(size + len(data), request, RESPONSE, END | DONE, exchange.count, size, len(data))
                         + head
                         + data
                     )
-                    if exchange.content is not None:
-                        exchange.content.close()
+                    if flags & may_hold:
+                        is_holding = shelf.put(thread, frame)
+                    else:
+                        if is_holding:
+                            shelf.send()
+                            is_holding = False
+                        send(frame)
                     continue
+            if is_holding:
+                shelf.send()
+                is_holding = False
             last = DONE
             close = getattr(result, "close", None)
             try:
@@ -329,25 +365,30 @@ def serve(queue, senders, application, settings, base):
             if exchange.content is not None:
                 exchange.content.close()
                 exchange.content = None
-        # Nothing of this request is kept while waiting for the next.
-        exchange = environ = result = close = parts = send = None
+            # Nothing of this request is kept while waiting for the next.
+            exchange = environ = result = close = data = frame = send = None
 
 
-def run(queue, responders, application, settings, ready, broken):
+def run(queue, responders, shelf, application, settings, ready, broken):
     """Starts the threads, of which the main thread is one, and returns when the server has closed the queue."""
     base = environ_base(settings)
     if settings.threads == 1:
         senders = [connection.sendall for connection in responders]
     else:
         senders = [locked(connection.sendall) for connection in responders]
+
+    def start(number):
+        own = None if shelf is None else wire.Shelf(shelf, number, senders)
+        serve(queue, senders, own, application, settings, base)
+
     ready()
     others = [
-        threading.Thread(target=serve, args=(queue, senders, application, settings, base), name="eleven-%d" % number)
+        threading.Thread(target=start, args=(number,), name="eleven-%d" % number)
         for number in range(1, settings.threads)
     ]
     for thread in others:
         thread.start()
-    serve(queue, senders, application, settings, base)
+    start(0)
     for thread in others:
         thread.join()
 
