@@ -108,8 +108,10 @@ pub struct Disk {
     bans: Mutex<Vec<Ban>>,
     corrupt: AtomicU64,
     errors: AtomicU64,
-    /// Held as long as the store is open.
-    _lock: File,
+    /// Held as long as the store is open and not released.
+    lock_file: File,
+    /// Another process has the directory now: nothing is found, written or removed here.
+    released: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -156,11 +158,46 @@ impl Disk {
             bans: Mutex::new(Vec::new()),
             corrupt: AtomicU64::new(0),
             errors: AtomicU64::new(0),
-            _lock: lock_file,
+            lock_file,
+            released: AtomicBool::new(false),
         };
         disk.read_index().map_err(failed)?;
         disk.read_bans();
         Ok(disk)
+    }
+
+    /// Leaves the directory to another process. What is being sent from it is sent on; nothing more is found in it,
+    /// stored in it or removed from it.
+    ///
+    /// # Errors
+    /// If the lock cannot be given up.
+    pub fn release(&self) -> io::Result<()> {
+        self.released.store(true, Ordering::Release);
+        *lock(&self.index) = Index { map: HashedMap::default(), queues: Queues::new(self.limits.bytes_max) };
+        self.lock_file.unlock()
+    }
+
+    /// Takes the directory back, with what is in it by now.
+    ///
+    /// # Errors
+    /// If another process has it, or it cannot be read.
+    pub fn reclaim(&self) -> Result<(), OpenError> {
+        let failed = |error| OpenError::Io(self.root.clone(), error);
+        match self.lock_file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(self.root.clone())),
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        self.read_index().map_err(failed)?;
+        self.released.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn check_ours(&self) -> io::Result<()> {
+        if self.released.load(Ordering::Acquire) {
+            return Err(io::Error::other("another process has the store now"));
+        }
+        Ok(())
     }
 
     /// Its limits.
@@ -416,6 +453,7 @@ impl Disk {
     /// # Errors
     /// I/O errors.
     pub fn begin(&self, id: u64) -> io::Result<Arc<Unfinished>> {
+        self.check_ours()?;
         let path = self.root.join("tmp").join(format!("{id:x}.body"));
         let file = File::options().create_new(true).read(true).write(true).open(&path)?;
         Ok(Arc::new(Unfinished { file, path, id, kept: AtomicBool::new(false) }))
@@ -431,6 +469,7 @@ impl Disk {
         stored: &Stored,
         unfinished: Option<(&Unfinished, u64)>,
     ) -> io::Result<Option<Arc<Body>>> {
+        self.check_ours()?;
         let key_hash = xxh3_128(&stored.key);
         let (body, length, inline) = match (unfinished, &stored.content) {
             (Some((file, length)), _) => (Some(self.keep_body(key_hash, file, length)?), length, None),
@@ -460,6 +499,7 @@ impl Disk {
     /// # Errors
     /// I/O errors; then the old head stays.
     pub fn rewrite(&self, stored: &Stored) -> io::Result<()> {
+        self.check_ours()?;
         match &stored.body {
             Some(body) => self.write_head(xxh3_128(&stored.key), stored, body.id, body.length, None),
             None => self.commit(stored, None).map(drop),
@@ -539,6 +579,7 @@ impl Disk {
     /// Purges; how many keys or responses are concerned. A ban concerns what is loaded later, so it counts
     /// nothing now; a dry run reads every head.
     pub fn purge(&self, selection: &Selection, how: How, now_id: u64, policy: &Policy) -> io::Result<usize> {
+        self.check_ours()?;
         if how == How::DryRun {
             let mut count = 0;
             self.visit(policy, |stored| count += usize::from(selection.chooses(stored)));

@@ -112,6 +112,11 @@ impl Certificates {
         all
     }
 
+    /// The files they were read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sets.iter().flat_map(|set| files(&set.settings))
+    }
+
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()

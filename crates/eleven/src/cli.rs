@@ -70,6 +70,15 @@ pub struct Listen {
     /// Write the number of the process into this file while it runs.
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+    /// Become this user once the addresses are bound, when started as root.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// And a member of this group [default: the user's own].
+    #[arg(long, value_name = "NAME", requires = "user")]
+    pub group: Option<String>,
+    /// Do not confine the threads that serve to the directories served (Landlock).
+    #[arg(long, hide_short_help = true)]
+    pub no_sandbox: bool,
     #[command(flatten)]
     pub tls: Tls,
     #[command(flatten)]

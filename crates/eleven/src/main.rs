@@ -8,7 +8,9 @@ mod config;
 mod logging;
 mod notify;
 mod pid_file;
+mod privileges;
 mod process;
+mod sandbox;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -324,3 +324,74 @@ fn a_pid_file_is_not_taken_from_a_process_that_runs() {
         Command::new(env!("CARGO_BIN_EXE_eleven")).args(["upgrade", "--pid", "4194304"]).output().unwrap();
     assert!(!gone.status.success());
 }
+
+/// The lines `Uid`, `Gid`, `Groups` and the like of a thread.
+fn status(path: &str, name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(path).expect("the process runs");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a line of the status");
+    line.trim_start_matches(':').split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn root_is_given_up_and_workers_are_confined() {
+    let folder = Folder::new();
+    folder.write("www/page.txt", "page\n");
+    folder.write("secret.txt", "secret\n");
+    let www = folder.path().join("www");
+    let is_root = status("/proc/self/status", "Uid")[1] == "0";
+    let mut args = vec!["serve", www.to_str().unwrap(), "--workers", "2"];
+    if is_root {
+        args.extend(["--user", "nobody"]);
+    } else {
+        eprintln!("not root: what becomes of root is not shown");
+    }
+    let server = Server::start(&args);
+    assert_eq!(server.get("/page.txt").status, 200);
+    let process = format!("/proc/{}/status", server.pid());
+    if is_root {
+        // Every thread, every kind of number, and nothing of root's groups.
+        for task in std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap() {
+            let path = task.unwrap().path().join("status");
+            let path = path.to_str().unwrap();
+            for name in ["Uid", "Gid"] {
+                let numbers = status(path, name);
+                assert!(
+                    numbers.iter().all(|number| *number == numbers[0] && number != "0"),
+                    "{name} {numbers:?}"
+                );
+            }
+            assert!(!status(path, "Groups").contains(&"0".to_owned()));
+            assert_eq!(status(path, "CapEff"), ["0000000000000000"]);
+        }
+    }
+    // The first thread is free, the workers are not: no thread of theirs may gain anything.
+    assert_eq!(status(&process, "NoNewPrivs"), ["0"]);
+    let confined = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().filter(|task| {
+        let task = task.as_ref().unwrap().path();
+        let name = std::fs::read_to_string(task.join("comm")).unwrap();
+        name.starts_with("worker-") && status(task.join("status").to_str().unwrap(), "NoNewPrivs") == ["1"]
+    });
+    assert_eq!(confined.count(), 2);
+}
+
+#[test]
+fn a_plan_beyond_the_confinement_waits_for_an_upgrade() {
+    let mut site = Site::start();
+    let elsewhere = Folder::new();
+    elsewhere.write("there.txt", "there\n");
+    let more = format!(
+        "[[site.route]]\npath = \"/elsewhere\"\nstrip_prefix = true\nfiles = {{ root = \"{}\" }}\n",
+        elsewhere.path().display()
+    );
+    site.configure(&config(5, &more));
+    assert!(site.control("reload").status.success());
+    // A root beneath the old ones is taken; the refusal before it changed nothing.
+    let beneath = "[[site.route]]\npath = \"/beneath\"\nstrip_prefix = true\nfiles = { root = \"www\" }\n";
+    site.reload(6, beneath);
+    assert_eq!(site.server.get("/elsewhere/there.txt").status, 404);
+    assert_eq!(site.server.get("/beneath/page.txt").status, 200);
+    site.configure(&config(7, &more));
+    site.upgrade();
+    assert_eq!(site.server.wait(), Some(0));
+    assert_eq!(site.server.get("/elsewhere/there.txt").body, b"there\n");
+}

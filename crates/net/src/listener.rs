@@ -94,7 +94,7 @@ impl std::fmt::Display for ListenAddr {
 pub enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
-    /// A Unix socket. Its file is removed when the last clone goes.
+    /// A Unix socket. Its file is removed when the last handle goes.
     Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
 }
 
@@ -355,6 +355,15 @@ impl Bound {
         }
     }
 
+    /// Removes the file of a Unix socket if it is this process's own: nobody shall connect any more.
+    pub fn unlink(&self) {
+        if let Bound::Unix(_, file) = self
+            && file.owned.swap(false, Ordering::Relaxed)
+        {
+            let _ = std::fs::remove_file(&file.path);
+        }
+    }
+
     /// The file of a Unix socket stays when this process ends: it is another's now.
     pub fn disown(&self) {
         if let Bound::Unix(_, file) = self {
@@ -370,14 +379,15 @@ impl Bound {
         }
     }
 
-    /// Ties the socket to the current runtime.
+    /// Ties the socket to the current runtime. The file of a Unix socket belongs to the handles that are kept of it:
+    /// threads that serve may not be allowed to remove it.
     ///
     /// # Errors
     /// If it cannot be registered with the system's poller.
     pub fn listen(self) -> io::Result<Listener> {
         Ok(match self {
             Bound::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            Bound::Unix(listener, file) => Listener::Unix(UnixListener::from_std(listener)?, file),
+            Bound::Unix(listener, _) => Listener::Unix(UnixListener::from_std(listener)?),
         })
     }
 }
@@ -388,7 +398,7 @@ pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix socket.
-    Unix(UnixListener, Arc<SocketFile>),
+    Unix(UnixListener),
 }
 
 impl Listener {
@@ -398,7 +408,7 @@ impl Listener {
                 let (stream, address) = listener.accept().await?;
                 Ok((Stream::Tcp(stream), PeerAddr::Ip(address)))
             }
-            Listener::Unix(listener, _) => {
+            Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), PeerAddr::Unix))
             }
@@ -465,7 +475,6 @@ impl Listener {
 
     /// Accepts those that wait in the queue, and closes the socket.
     fn accept_queue(self, enter: impl Fn(Stream, PeerAddr)) {
-        let _file;
         // Asked of the system directly: the runtime may not know yet that somebody waits.
         match self {
             Listener::Tcp(listener) => {
@@ -477,8 +486,7 @@ impl Listener {
                     }
                 }
             }
-            Listener::Unix(listener, file) => {
-                _file = file;
+            Listener::Unix(listener) => {
                 let Ok(listener) = listener.into_std() else { return };
                 while let Ok((stream, _)) = listener.accept() {
                     let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));

@@ -68,6 +68,12 @@ pub struct ProcessPlan {
     pub pid_file: Option<PathBuf>,
     /// How long exchanges and tunnels may go on after another process took over.
     pub drain_timeout_ms: u64,
+    /// Whom a process that was started as root becomes.
+    pub user: Option<Box<str>>,
+    /// The group it belongs to then.
+    pub group: Option<Box<str>>,
+    /// Workers reach files only where the plan serves or stores some.
+    pub sandbox: bool,
 }
 
 /// An address to listen on.
@@ -269,7 +275,7 @@ impl Plan {
             what.push("the number of workers");
         }
         if self.process != next.process {
-            what.push("`pid_file` or `drain_timeout`");
+            what.push("`user`, `group`, `sandbox`, `pid_file` or `drain_timeout`");
         }
         what
     }

@@ -468,6 +468,9 @@ impl Running {
 
     /// Asks the workers to stop: listeners close at once, what runs may finish.
     pub fn stop(&self) {
+        for opened in &self.opened {
+            opened.of_workers.iter().flatten().for_each(Bound::unlink);
+        }
         self.stopper().stop();
     }
 

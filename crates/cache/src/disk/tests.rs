@@ -286,3 +286,28 @@ fn names_of_files() {
         assert!(read_name(bad).is_none(), "{bad}");
     }
 }
+
+#[test]
+fn a_directory_goes_to_another_process_and_may_come_back() {
+    let directory = Directory::new();
+    let old = directory.open();
+    old.commit(&stored(b"a", 1, &FIELDS, &[], &content(100_000)), None).unwrap();
+    let begun = old.begin(7).unwrap();
+    old.release().unwrap();
+    assert!(!old.has(b"a"));
+    assert!(old.begin(2).is_err());
+    assert!(old.commit(&stored(b"b", 3, &FIELDS, &[], b"b"), None).is_err());
+    assert!(old.purge(&Selection::All, How::Hard, 9, &Policy::default()).is_err());
+    {
+        let new = directory.open();
+        drop(begun);
+        assert_eq!(get(&new, b"a"), Some(content(100_000)));
+        new.commit(&stored(b"c", 4, &FIELDS, &[], b"c"), None).unwrap();
+        assert!(matches!(old.reclaim(), Err(OpenError::InUse(_))));
+    }
+    old.reclaim().unwrap();
+    assert_eq!(get(&old, b"a"), Some(content(100_000)));
+    assert_eq!(get(&old, b"c"), Some(b"c".to_vec()));
+    old.commit(&stored(b"d", 5, &FIELDS, &[], b"d"), None).unwrap();
+    assert_eq!(get(&old, b"d"), Some(b"d".to_vec()));
+}

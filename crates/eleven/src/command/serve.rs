@@ -4,7 +4,9 @@ use super::Failure;
 use crate::admin::AdminListener;
 use crate::certificates::Certificates;
 use crate::cli::{Echo, Listen, Serve};
+use crate::privileges;
 use crate::process::{DRAIN_TIMEOUT, Duties, HangUp, Process};
+use crate::sandbox::{Reach, Sandbox};
 use eleven_net::file::{Options as RootOptions, Root};
 use eleven_net::listener::ListenAddr;
 use eleven_net::tls_config::ServerSettings;
@@ -15,7 +17,9 @@ use eleven_server::handler::Handler;
 use eleven_server::metrics::{Metrics, Sources};
 use eleven_server::plan::{AccessLogPlan, Plan};
 use eleven_server::relayed::Relays;
-use eleven_server::serve::{Change, Endpoint, Options, RelaySlot, Running, Sockets, TlsSlot, start_with};
+use eleven_server::serve::{
+    Change, Endpoint, MakeService, Options, RelaySlot, Running, Sockets, TlsSlot, start_with,
+};
 use eleven_server::service::Service;
 use eleven_server::steps::Prepared;
 use eleven_server::worker::Settings;
@@ -34,7 +38,14 @@ pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
     let root = Root::open_directory(directory, RootOptions::default())
         .map_err(|error| Failure(format!("cannot serve {}: {error}", directory.display())))?;
     let files = Files::new(root, b"", file_options());
-    let service = move || Service::single(Handler::Files(files.clone()));
+    let sandbox = match options.listen.no_sandbox {
+        true => Sandbox::off(),
+        false => Sandbox::new(Reach::reading(directory))?,
+    };
+    let service = move || {
+        sandbox.enter();
+        Service::single(Handler::Files(files.clone()))
+    };
     let what = format!("Serving {}", directory.display());
     run(&options.listen, &what, Sources::default(), Arc::new(service))
 }
@@ -42,18 +53,25 @@ pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
 /// `eleven serve --config FILE`. A configuration with a mistake starts nothing.
 fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     let process = Process::begin()?;
-    let prepared = match load(file, None) {
-        Ok(prepared) => Arc::new(prepared),
+    let plan = match load(file) {
+        Ok(plan) => plan,
         Err(Refused::Said(code)) => return Ok(code),
         Err(Refused::Failure(failure)) => return Err(failure),
     };
-    let plan = prepared.plan().clone();
     let asked = Certificates::of(&listen.tls)?;
     let mut certificates = Certificates::default();
     let endpoints = endpoints(&plan, asked.as_ref(), None, &mut certificates, |_| None)?;
     certificates.commit();
     let workers = if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers };
     let sockets = Sockets::open(&endpoints, workers, process.inherited())?;
+    // Nothing is opened, written or started as root beyond this.
+    let user = listen.user.as_deref().or(plan.process.user.as_deref());
+    privileges::give_up(user, listen.group.as_deref().or(plan.process.group.as_deref()))?;
+    privileges::warn_of_unreadable(certificates.files());
+    let confined = plan.process.sandbox && !listen.no_sandbox;
+    let sandbox = if confined { Sandbox::new(Reach::of(&plan))? } else { Sandbox::off() };
+    let prepared = Arc::new(Prepared::new(plan, None)?);
+    let plan = prepared.plan().clone();
     let log = access_log(&plan, listen.quiet)?;
     let metrics = Arc::new(Metrics::default());
     let admin = match listen.admin.plan()? {
@@ -64,7 +82,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         AdminListener::start(admin.as_ref(), metrics.clone(), Mounts::default(), process.inherited())?;
     metrics.set_certificates(certificates.facts());
     metrics.set_sources(Sources { log: log.clone(), ..prepared.sources() });
-    let service = prepared.clone();
+    let service = service_of(&prepared, &sandbox);
     let options = Options {
         listen: endpoints,
         workers,
@@ -73,13 +91,14 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         connections_per_address_max: plan.connections_per_address_max,
         log,
         metrics,
-        service: Arc::new(move || service.service()),
+        service,
     };
     let running = start_with(sockets, options)?;
     let mut reloading = Reloading {
         file: file.to_owned(),
         quiet: listen.quiet,
         asked,
+        sandbox,
         started: plan.clone(),
         current: prepared,
     };
@@ -106,6 +125,15 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     )?;
     eleven_server::apps::stop_all();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the service of a worker, which is confined from then on.
+fn service_of(prepared: &Arc<Prepared>, sandbox: &Sandbox) -> MakeService {
+    let (prepared, sandbox) = (prepared.clone(), sandbox.clone());
+    Arc::new(move || {
+        sandbox.enter();
+        prepared.service()
+    })
 }
 
 /// The addresses of a plan, with certificates that are read and checked but not in force. `known` finds the slot of
@@ -157,8 +185,8 @@ impl<E: Into<Failure>> From<E> for Refused {
     }
 }
 
-/// Reads a configuration, says what is wrong with it, and prepares it.
-fn load(file: &Path, before: Option<&Prepared>) -> Result<Prepared, Refused> {
+/// Reads a configuration, and says what is wrong with it.
+fn load(file: &Path) -> Result<Plan, Refused> {
     let loaded = super::check::open(file).map_err(Refused::Said)?;
     if !loaded.report.is_empty() {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -167,7 +195,7 @@ fn load(file: &Path, before: Option<&Prepared>) -> Result<Prepared, Refused> {
     if loaded.report.has_errors() {
         return Err(Refused::Said(ExitCode::from(1)));
     }
-    Ok(Prepared::new(loaded.plan, before)?)
+    Ok(loaded.plan)
 }
 
 /// What a reload needs to know.
@@ -176,6 +204,7 @@ struct Reloading {
     quiet: bool,
     /// TLS by the command line.
     asked: Option<(ServerSettings, bool)>,
+    sandbox: Sandbox,
     /// The plan that the process was started with.
     started: Arc<Plan>,
     current: Arc<Prepared>,
@@ -188,7 +217,9 @@ impl Reloading {
         running: &mut Running,
         certificates: &mut Option<Certificates>,
     ) -> Result<(), Refused> {
-        let prepared = Arc::new(load(&self.file, Some(&self.current))?);
+        let plan = load(&self.file)?;
+        self.sandbox.check(&Reach::of(&plan))?;
+        let prepared = Arc::new(Prepared::new(plan, Some(&self.current))?);
         let plan = prepared.plan().clone();
         let mut new = Certificates::default();
         let known = |address: &ListenAddr| running.tls_slot(address);
@@ -198,10 +229,9 @@ impl Reloading {
         } else {
             access_log(&plan, self.quiet)?
         };
-        let service = prepared.clone();
         let before = running.addresses().to_vec();
         running.change(Change {
-            service: Arc::new(move || service.service()),
+            service: service_of(&prepared, &self.sandbox),
             settings: plan.settings.clone(),
             connections_max: plan.connections_max,
             connections_per_address_max: plan.connections_per_address_max,
@@ -270,6 +300,8 @@ pub fn run(
     certificates.commit();
     let workers = listen.workers.map_or_else(eleven_net::worker::default_count, usize::from);
     let sockets = Sockets::open(&endpoints, workers, process.inherited())?;
+    privileges::give_up(listen.user.as_deref(), listen.group.as_deref())?;
+    privileges::warn_of_unreadable(certificates.files());
     let log = if listen.quiet { None } else { Some(Arc::new(AccessLog::stdout(Format::Combined)?)) };
     let metrics = Arc::new(Metrics::default());
     metrics.set_certificates(certificates.facts());

@@ -125,6 +125,9 @@ impl Builder<'_> {
             process: ProcessPlan {
                 pid_file: root.text("pid_file").map(|text| self.path(text)),
                 drain_timeout_ms: root.number("drain_timeout"),
+                user: root.text("user").map(|text| text.text.into()),
+                group: root.text("group").map(|text| text.text.into()),
+                sandbox: root.flag("sandbox"),
             },
             settings,
             connections_max: limit("connections_max") as usize,

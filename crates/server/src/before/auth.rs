@@ -135,6 +135,12 @@ struct Watched {
 }
 
 impl Basic {
+    /// The file of users and hashes, which is looked at again with requests.
+    pub fn file(&self) -> Option<std::path::PathBuf> {
+        let users = self.state.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        users.file.as_ref().map(|(path, _)| path.to_path_buf())
+    }
+
     /// For users given in the configuration and, if there is a path, in a file. `key` is fresh randomness.
     ///
     /// # Errors
