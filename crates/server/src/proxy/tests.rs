@@ -17,6 +17,7 @@ mod buffering;
 mod cuts;
 mod kills;
 mod smuggling;
+mod soon;
 mod world;
 
 /// A server in this process, stopped with the value.
