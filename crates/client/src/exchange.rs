@@ -36,6 +36,8 @@ pub struct Connection {
     end: usize,
     /// Content that a transfer coding was taken off, while it is lent.
     decoded: Vec<u8>,
+    /// What is lent: octets of `input`, or `decoded`.
+    lent: Lent,
     /// To be sent: `queue[sent..]`.
     queue: Vec<u8>,
     sent: usize,
@@ -49,6 +51,13 @@ pub struct Connection {
     read_bytes: usize,
     address: Option<SocketAddr>,
     host: Arc<str>,
+}
+
+/// Where content that is lent stands.
+#[derive(Debug, Clone, Copy)]
+enum Lent {
+    Input(usize, usize),
+    Decoded,
 }
 
 /// What came in.
@@ -96,6 +105,7 @@ impl Connection {
             start: 0,
             end: 0,
             decoded: Vec::new(),
+            lent: Lent::Input(0, 0),
             queue: Vec::new(),
             sent: 0,
             written: 0,
@@ -326,6 +336,11 @@ impl Connection {
     /// If the server breaks the protocol or the connection; it must not be used after that.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<'_>, Failure>> {
         let found = ready!(self.poll_found(cx))?;
+        self.lent = match found {
+            Found::Data(from, to) => Lent::Input(from, to),
+            Found::Decoded => Lent::Decoded,
+            _ => Lent::Input(0, 0),
+        };
         Poll::Ready(Ok(match found {
             Found::Interim => Event::Interim,
             Found::Head => Event::Head,
@@ -335,6 +350,14 @@ impl Connection {
             Found::Switched => Event::Switched,
             Found::Closed => Event::Closed,
         }))
+    }
+
+    /// The content that the last [`Event::Data`] lent; empty after any other event.
+    pub fn content(&self) -> &[u8] {
+        match self.lent {
+            Lent::Input(from, to) => &self.input[from..to],
+            Lent::Decoded => &self.decoded,
+        }
     }
 
     pub(crate) fn poll_found(&mut self, cx: &mut Context<'_>) -> Poll<Result<Found, Failure>> {
@@ -545,6 +568,7 @@ impl Connection {
     /// Gives back memory that a resting connection does not need.
     pub fn rest(&mut self) {
         self.read_bytes = READ_BYTES;
+        self.lent = Lent::Input(0, 0);
         if self.input.len() > READ_BYTES {
             self.input = Vec::new();
         }

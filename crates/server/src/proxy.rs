@@ -475,6 +475,7 @@ fn response(
         Incoming::Described(length) => Content::Described(length),
         Incoming::Whole(bytes) => Content::Bytes(bytes),
         Incoming::Pipe(reader, length) => Content::Pipe(reader, length),
+        Incoming::Flow(flowing, length) => Content::Flow(flowing, length),
         Incoming::Switched(connection, held) => {
             if !is_offered(&fields, offered) {
                 return Err(ProxyError::HttpUpgradeFailed); // 9110-7.8-05

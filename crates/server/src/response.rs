@@ -1,6 +1,7 @@
 //! A response as handlers make it. Framing, Connection and Date are added when it is written; only `session.rs`
 //! writes it.
 
+use crate::proxy::flow::Flowing;
 use crate::record::Notes;
 use bytes::Bytes;
 use eleven_messaging::CloseReason;
@@ -97,6 +98,8 @@ pub enum Content {
     Parts(Vec<Part>),
     /// Flows from somewhere; chunked unless the length is known.
     Pipe(PipeReader<Option<Box<Fields>>>, Option<u64>),
+    /// Flows from another server, out of the buffer it was read into; chunked unless the length is known.
+    Flow(Box<Flowing>, Option<u64>),
     /// Nothing is sent, but HEAD is told this length (`None`: chunked).
     Described(Option<u64>),
     /// The connection changes hands: after 101, or 2xx to CONNECT.
@@ -148,7 +151,7 @@ impl Content {
             Content::Bytes(bytes) => Some(bytes.len() as u64),
             Content::File(range) => Some(range.length),
             Content::Parts(parts) => Some(parts.iter().map(Part::length).sum()),
-            Content::Pipe(_, length) | Content::Described(length) => *length,
+            Content::Pipe(_, length) | Content::Flow(_, length) | Content::Described(length) => *length,
         }
     }
 }
@@ -161,6 +164,7 @@ impl std::fmt::Debug for Content {
             Content::File(_) => "File",
             Content::Parts(_) => "Parts",
             Content::Pipe(..) => "Pipe",
+            Content::Flow(..) => "Flow",
             Content::Described(_) => "Described",
             Content::Switch(_) => "Switch",
         };

@@ -853,7 +853,8 @@ impl Steps {
         let pages = trip.policy().map_or(&none, |policy| &policy.error_pages);
         // What an application said stays; what this server said in passing gives way to the site's own page.
         let ours = trip.route().is_none_or(|route| route.handler.is_ours());
-        let gives_way = ours && pages.has(response.status) && !matches!(response.content, Content::Pipe(..));
+        let flows = matches!(response.content, Content::Pipe(..) | Content::Flow(..));
+        let gives_way = ours && pages.has(response.status) && !flows;
         if !silent && !gives_way {
             return;
         }

@@ -363,6 +363,7 @@ impl Compress {
             Content::Bytes(bytes) => Input::Pieces(Source::Bytes(bytes)),
             Content::File(range) => Input::Pieces(Source::File(range.file, range.offset, range.length)),
             Content::Pipe(reader, _) => Input::Pieces(Source::Pipe(reader)),
+            Content::Flow(flowing, _) => Input::Pieces(Source::Pipe(flowing.into_pipe())),
             other => return Err(other),
         };
         match input {

@@ -203,6 +203,7 @@ fn own(mut fields: ResponseFields) -> Fields {
 fn source(content: Content) -> Box<dyn Source> {
     match content {
         Content::Pipe(reader, _) => Box::new(reader),
+        Content::Flow(flowing, _) => Box::new(flowing.into_pipe()),
         Content::Bytes(bytes) => Box::new(Reader::of(bytes)),
         // A gateway makes no other content; requests that switch protocols do not come here.
         _ => Box::new(Reader::of(Bytes::new())),

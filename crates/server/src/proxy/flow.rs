@@ -2,8 +2,9 @@
 //! the response's as fast as the client takes it. Stands between the client crate's connection and our response.
 //!
 //! A response that is here whole when its head is read (most are) becomes one piece of memory, and the connection
-//! goes back to its pool at once. Anything else is pumped through a pipe by a task of its own. What becomes of a
-//! failure (another attempt, 502, 504) is not decided here.
+//! goes back to its pool at once. Anything else flows: it is lent out of the buffer it was read into, or pumped through
+//! a pipe by a task of its own for those who change or store it. What becomes of a failure (another attempt, 502, 504)
+//! is not decided here.
 
 use super::upstream::Lease;
 use crate::request::ContentReader;
@@ -26,8 +27,12 @@ use std::time::Duration;
 /// A response up to this size is gathered if it is already there; one beyond flows.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 
-/// Content of a response between the server's connection and the client's.
-const PIPE_BYTES: usize = 32 * 1024;
+/// Octets of a response that flows, read at a time. They wait here while the client is slow, and nowhere else: this is
+/// what such a client costs.
+const FLOWING_READ_BYTES: usize = 32 * 1024;
+
+/// Content of a response between the server's connection and whoever changes or stores it.
+const PIPE_BYTES: usize = 16 * 1024;
 
 /// How long each step may take, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +96,10 @@ pub enum Incoming {
     Described(Option<u64>),
     /// All of it.
     Whole(Bytes),
-    /// It flows.
+    /// It is here, with trailers behind it.
     Pipe(PipeReader<Option<Box<Fields>>>, Option<u64>),
+    /// It flows.
+    Flow(Box<Flowing>, Option<u64>),
     /// The connection is the other protocol's now.
     Switched(Box<Connection>, Vec<Box<dyn std::any::Any>>),
 }
@@ -179,7 +186,8 @@ enum Clock {
 enum Found {
     Interim,
     Head,
-    Data(Bytes),
+    /// Content, lent by the connection.
+    Data,
     End(Option<Fields>),
     Switched,
 }
@@ -348,11 +356,11 @@ impl Flow {
     fn gather(mut self, cx: &mut Context<'_>, framing: Framing) -> Result<Incoming, Failure> {
         let length = framing.content_length();
         if length.is_some_and(|length| length > GATHERED_BYTES_MAX as u64) {
-            return Ok(self.flow(length));
+            return Ok(self.flowing(length));
         }
         loop {
             match self.poll(cx) {
-                Poll::Ready(Ok(Found::Data(data))) => self.gathered.push(data),
+                Poll::Ready(Ok(Found::Data)) => self.gathered.push(self.connection.content()),
                 Poll::Ready(Ok(Found::End(trailers))) => {
                     let trailers = self.sift(trailers);
                     let mut content = self.gathered.take();
@@ -370,10 +378,10 @@ impl Flow {
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(failure)) => return Err(failure),
-                Poll::Pending => return Ok(self.flow(length)),
+                Poll::Pending => return Ok(self.flowing(length)),
             }
             if self.gathered.len() > GATHERED_BYTES_MAX {
-                return Ok(self.flow(length));
+                return Ok(self.flowing(length));
             }
         }
     }
@@ -420,14 +428,16 @@ impl Flow {
         }
     }
 
-    /// Hands the response's content to a task that pumps it through a pipe.
-    fn flow(mut self, length: Option<u64>) -> Incoming {
+    fn flowing(mut self, length: Option<u64>) -> Incoming {
         // It may take its time now.
         self.watch(0);
-        let first = self.gathered.take();
-        let (writer, reader) = pipe(PIPE_BYTES.max(first.len() + 1024));
-        tokio::task::spawn_local(self.pump(writer, first));
-        Incoming::Pipe(reader, length)
+        if length.is_none_or(|length| length > FLOWING_READ_BYTES as u64) {
+            self.connection.set_read_bytes(FLOWING_READ_BYTES);
+        }
+        Incoming::Flow(
+            Box::new(Flowing { lent: Lent::First(self.gathered.take()), flow: Some(self) }),
+            length,
+        )
     }
 
     async fn pump(mut self, writer: PipeWriter<Option<Box<Fields>>>, mut rest: Bytes) {
@@ -436,11 +446,7 @@ impl Flow {
         match end {
             End::Complete(trailers) => {
                 writer.complete(self.sift(trailers).map(Box::new));
-                // The client may still be sending what the server reads.
-                if self.upload.is_some() && poll_fn(|cx| self.poll_rest_of_upload(cx)).await.is_err() {
-                    return;
-                }
-                self.finish();
+                self.end();
             }
             // Dropping the connection tells the server; nothing of it can be used again (fault R31).
             End::ReaderGone => {}
@@ -451,7 +457,8 @@ impl Flow {
         }
     }
 
-    /// Moves content both ways until the response has ended one way or the other.
+    /// Moves content both ways until the response has ended one way or the other. Nothing is read before what was read
+    /// has found room.
     fn poll_pump(
         &mut self,
         cx: &mut Context<'_>,
@@ -476,14 +483,32 @@ impl Flow {
                     Ok(_) => continue,
                 }
             }
+            if writer.poll_ready(cx).is_pending() {
+                return match self.poll_upload(cx) {
+                    Err(failure) => Poll::Ready(End::Failed(failure)),
+                    Ok(_) => Poll::Pending,
+                };
+            }
             match self.poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(Found::Data(data))) => *rest = data,
+                Poll::Ready(Ok(Found::Data)) => *rest = Bytes::copy_from_slice(self.connection.content()),
                 Poll::Ready(Ok(Found::End(trailers))) => return Poll::Ready(End::Complete(trailers)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(failure)) => return Poll::Ready(End::Failed(failure)),
             }
         }
+    }
+
+    /// The response is complete. The client may still be sending what the server reads.
+    fn end(mut self) {
+        if self.upload.is_none() {
+            return self.finish();
+        }
+        tokio::task::spawn_local(async move {
+            if poll_fn(|cx| self.poll_rest_of_upload(cx)).await.is_ok() {
+                self.finish();
+            }
+        });
     }
 
     fn poll_rest_of_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
@@ -509,7 +534,7 @@ impl Flow {
                 let found = match event {
                     Event::Interim => Found::Interim,
                     Event::Head => Found::Head,
-                    Event::Data(data) => Found::Data(Bytes::copy_from_slice(data)),
+                    Event::Data(_) => Found::Data,
                     Event::End(trailers) => Found::End(trailers),
                     Event::Switched => Found::Switched,
                     Event::Closed => {
@@ -616,6 +641,109 @@ impl Flow {
     }
 }
 
+/// The rest of a response: read from its server when what was read before is gone, and lent to whoever sends it, out of
+/// the buffer it was read into.
+pub struct Flowing {
+    flow: Option<Flow>,
+    lent: Lent,
+}
+
+/// Content that waits.
+enum Lent {
+    /// What was here with the head, before it was asked for.
+    First(Bytes),
+    /// The same, once it was.
+    Gathered(Bytes),
+    /// In the connection's buffer, behind so many octets that are gone.
+    Received(usize),
+}
+
+/// What comes next of a response that flows.
+pub enum Flowed {
+    /// Content: see [`Flowing::lent`].
+    Data,
+    /// It is complete.
+    Complete(Option<Box<Fields>>),
+    /// It is not, and never will be.
+    Aborted(Reason),
+}
+
+impl Flowing {
+    /// Content that is here.
+    pub fn lent(&self) -> &[u8] {
+        match (&self.lent, &self.flow) {
+            (Lent::Gathered(bytes), _) => bytes,
+            (Lent::Received(gone), Some(flow)) => &flow.connection.content()[*gone..],
+            (Lent::Received(_), None) | (Lent::First(_), _) => &[],
+        }
+    }
+
+    /// So many octets of it are gone.
+    pub fn advance(&mut self, count: usize) {
+        match &mut self.lent {
+            Lent::Gathered(bytes) => drop(bytes.split_to(count)),
+            Lent::Received(gone) => *gone += count,
+            Lent::First(_) => {}
+        }
+    }
+
+    /// What comes next. To be asked when nothing is lent; moves the request's content, too.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Flowed> {
+        if let Lent::First(first) = &mut self.lent
+            && !first.is_empty()
+        {
+            self.lent = Lent::Gathered(std::mem::take(first));
+            return Poll::Ready(Flowed::Data);
+        }
+        loop {
+            let Some(flow) = &mut self.flow else {
+                return Poll::Ready(Flowed::Aborted(Reason::AlreadyEnded));
+            };
+            let found = ready!(flow.poll(cx));
+            self.lent = Lent::Received(0);
+            let ended = match found {
+                Ok(Found::Data) => return Poll::Ready(Flowed::Data),
+                Ok(Found::End(trailers)) => Ok(trailers),
+                Ok(_) => continue,
+                Err(failure) => Err(failure),
+            };
+            let Some(flow) = self.flow.take() else { continue };
+            return Poll::Ready(match ended {
+                Ok(trailers) => {
+                    let trailers = flow.sift(trailers);
+                    flow.end();
+                    Flowed::Complete(trailers.map(Box::new))
+                }
+                Err(failure) => {
+                    tracing::debug!(%failure, "a response was cut short");
+                    Flowed::Aborted(reason(&failure.cause))
+                }
+            });
+        }
+    }
+
+    /// Moves the request's content while the client does not take the response's: no deadline of the server's runs.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Some(flow) = &mut self.flow {
+            // A failure is found again when the response goes on.
+            let _ = flow.poll_upload(cx);
+        }
+    }
+
+    /// The same content through a pipe, which a task fills.
+    pub fn into_pipe(self) -> PipeReader<Option<Box<Fields>>> {
+        let first = match self.lent {
+            Lent::First(first) | Lent::Gathered(first) => first,
+            Lent::Received(_) => Bytes::copy_from_slice(self.lent()),
+        };
+        let (writer, reader) = pipe(PIPE_BYTES + first.len());
+        if let Some(flow) = self.flow {
+            tokio::task::spawn_local(flow.pump(writer, first));
+        }
+        reader
+    }
+}
+
 /// How the pumping of a response ended.
 enum End {
     Complete(Option<Fields>),
@@ -623,7 +751,7 @@ enum End {
     Failed(Failure),
 }
 
-/// Pieces that become one; the only piece is not copied again.
+/// Pieces that become one; the only piece is copied once.
 #[derive(Default)]
 struct Gathered {
     first: Bytes,
@@ -635,16 +763,15 @@ impl Gathered {
         if self.more.is_empty() { self.first.len() } else { self.more.len() }
     }
 
-    fn push(&mut self, data: Bytes) {
+    fn push(&mut self, data: &[u8]) {
         if self.first.is_empty() && self.more.is_empty() {
-            self.first = data;
+            self.first = Bytes::copy_from_slice(data);
             return;
         }
         if self.more.is_empty() {
-            self.more.extend_from_slice(&self.first);
-            self.first = Bytes::new();
+            self.more.extend_from_slice(&std::mem::take(&mut self.first));
         }
-        self.more.extend_from_slice(&data);
+        self.more.extend_from_slice(data);
     }
 
     fn take(&mut self) -> Bytes {

@@ -9,6 +9,7 @@ mod output;
 use super::{Asked, Session, write_head};
 use crate::handler::Handled;
 use crate::metrics::Exchange;
+use crate::proxy::flow::{Flowed, Flowing};
 use crate::record::{Notes, Record};
 use crate::request::{Request, RequestContent};
 use crate::response::{Content as ResponseContent, FileRange, InterimSender, Part, Response, Switch};
@@ -218,7 +219,15 @@ enum Source {
     Bytes(Bytes),
     Parts(VecDeque<Part>),
     Pipe(PipeReader<Option<Box<Fields>>>),
+    Flow(Box<Flowing>),
     Done,
+}
+
+impl Sending {
+    /// Content that is sent from where it was read into.
+    fn lent(&self) -> &[u8] {
+        if let Source::Flow(flowing) = &self.source { flowing.lent() } else { &[] }
+    }
 }
 
 /// Where the content of the request being received goes.

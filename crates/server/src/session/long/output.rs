@@ -41,7 +41,7 @@ impl Long<'_> {
         let silent = machine.body().is_ok_and(|body| body.is_silent());
         let content_bytes = match &response.content {
             // Counted as it flows.
-            ResponseContent::Pipe(..) => 0,
+            ResponseContent::Pipe(..) | ResponseContent::Flow(..) => 0,
             content => content.length().filter(|_| !silent).unwrap_or(0),
         };
         let source = match response.content {
@@ -50,6 +50,7 @@ impl Long<'_> {
             ResponseContent::File(range) => Source::Parts([Part::File(range)].into()),
             ResponseContent::Parts(parts) => Source::Parts(parts.into()),
             ResponseContent::Pipe(reader, _) => Source::Pipe(reader),
+            ResponseContent::Flow(flowing, _) => Source::Flow(flowing),
             ResponseContent::Empty | ResponseContent::Described(_) | ResponseContent::Switch(_) => {
                 Source::Done
             }
@@ -100,6 +101,12 @@ impl Long<'_> {
         let mut moved = false;
         while self.out.len() - self.out_at < GATHERED_BYTES && self.tail.is_empty() && self.file.is_none() {
             let Some(sending) = &mut self.sending else { break };
+            if !sending.lent().is_empty() {
+                if let Source::Flow(flowing) = &mut sending.source {
+                    flowing.poll_upload(cx);
+                }
+                break;
+            }
             let step = match &mut sending.source {
                 Source::Bytes(bytes) => {
                     let bytes = std::mem::take(bytes);
@@ -124,6 +131,16 @@ impl Long<'_> {
                         Ok(())
                     }
                 },
+                Source::Flow(flowing) => match flowing.poll_next(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Flowed::Data) => self.put_lent(),
+                    Poll::Ready(Flowed::Complete(trailers)) => self.end_response(trailers),
+                    Poll::Ready(Flowed::Aborted(reason)) => {
+                        tracing::debug!(%reason, "the content of a response broke off");
+                        self.cut();
+                        Ok(())
+                    }
+                },
                 Source::Done => self.end_response(None),
             };
             if let Err(misuse) = step {
@@ -143,6 +160,24 @@ impl Long<'_> {
         body.begin(bytes.len(), &mut self.out)?;
         self.suffix = body.after();
         self.tail = bytes;
+        Ok(())
+    }
+
+    /// Content that a connection lends: gathered if it is small, else sent from where it is.
+    fn put_lent(&mut self) -> Result<(), Misuse> {
+        let Some(Sending { source: Source::Flow(flowing), content_bytes, .. }) = &mut self.sending else {
+            return Ok(());
+        };
+        let body = self.session.machine.body()?;
+        let count = flowing.lent().len();
+        *content_bytes += count as u64;
+        if count < SMALL_PIECE_BYTES || !body.is_transparent() {
+            body.write(flowing.lent(), &mut self.out)?;
+            flowing.advance(count);
+        } else {
+            body.begin(count, &mut self.out)?;
+            self.suffix = body.after();
+        }
         Ok(())
     }
 
@@ -189,9 +224,15 @@ impl Long<'_> {
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = false;
         loop {
-            let sent = if self.out_at < self.out.len() || !self.tail.is_empty() {
-                let slices = [IoSlice::new(&self.out[self.out_at..]), IoSlice::new(&self.tail)];
-                let used = if self.tail.is_empty() { &slices[..1] } else { &slices[..] };
+            let lent = self.sending.as_ref().map_or(&[][..], Sending::lent);
+            let behind = if self.tail.is_empty() { lent } else { &self.tail[..] };
+            let sent = if self.out_at < self.out.len() || !behind.is_empty() {
+                let slices = [IoSlice::new(&self.out[self.out_at..]), IoSlice::new(behind)];
+                let used = match (self.out_at < self.out.len(), behind.is_empty()) {
+                    (_, true) => &slices[..1],
+                    (true, false) => &slices[..],
+                    (false, false) => &slices[1..],
+                };
                 self.session.stream.try_write_vectored(used).map(|n| self.advance(n))
             } else if let Some(range) = &mut self.file {
                 let step = range.length.min(FILE_STEP_BYTES as u64) as usize;
@@ -239,13 +280,17 @@ impl Long<'_> {
         let from_out = sent.min(self.out.len() - self.out_at);
         self.out_at += from_out;
         sent -= from_out;
-        if sent > 0 {
+        if sent > 0 && !self.tail.is_empty() {
             let _ = self.tail.split_to(sent);
+        } else if sent > 0
+            && let Some(Sending { source: Source::Flow(flowing), .. }) = &mut self.sending
+        {
+            flowing.advance(sent);
         }
         if self.out_at == self.out.len() {
             self.out.clear();
             self.out_at = 0;
-            if self.tail.is_empty() {
+            if self.tail.is_empty() && self.sending.as_ref().is_none_or(|sending| sending.lent().is_empty()) {
                 self.out.extend_from_slice(std::mem::take(&mut self.suffix));
             }
         }
