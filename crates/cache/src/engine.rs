@@ -83,6 +83,12 @@ pub struct Cache {
     recent: Arc<Mutex<VecDeque<(u64, Selection)>>>,
 }
 
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cache({:?})", self.usage())
+    }
+}
+
 /// A request that outlives the one it was made from.
 struct Asked {
     method: Method,
@@ -148,6 +154,11 @@ impl Cache {
     /// The store in numbers.
     pub fn usage(&self) -> Usage {
         self.store.usage()
+    }
+
+    /// How many fetches are under way that other requests may wait for.
+    pub fn flights(&self) -> usize {
+        self.collapse.flights()
     }
 
     /// The way of a hit: one look-up in memory, nothing awaited. `None`: ask [`Cache::respond`].

@@ -7,6 +7,7 @@ use clap::Args;
 use eleven_net::handover::Inherited;
 use eleven_net::listener::ListenAddr;
 use eleven_server::admin::{self, AdminPlan, Mounts, Token};
+use eleven_server::admin_cache;
 use eleven_server::metrics::Metrics;
 use eleven_server::serve::Running;
 use std::os::fd::OwnedFd;
@@ -43,6 +44,14 @@ impl AdminOptions {
     /// # Errors
     /// If it cannot be read, or is none.
     pub fn token(&self) -> Result<Option<Token>, Failure> {
+        Ok(self.token_text()?.map(|text| Token::new(&text)).transpose()?)
+    }
+
+    /// The same as it is sent.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn token_text(&self) -> Result<Option<String>, Failure> {
         let text = match &self.admin_token_file {
             Some(file) => read_limited(file, TOKEN_FILE_BYTES_MAX)
                 .map_err(|error| Failure(format!("{}: {error}", file.display())))?,
@@ -51,7 +60,7 @@ impl AdminOptions {
                 Err(_) => return Ok(None),
             },
         };
-        Ok(Some(Token::new(text.trim())?))
+        Ok(Some(text.trim().to_owned()))
     }
 }
 
@@ -66,10 +75,11 @@ impl AdminListener {
     pub fn start(
         plan: Option<&AdminPlan>,
         metrics: Arc<Metrics>,
-        mounts: Mounts,
+        mut mounts: Mounts,
         inherited: &Inherited,
     ) -> Result<Self, Failure> {
         let Some(plan) = plan else { return Ok(AdminListener(None)) };
+        admin_cache::mount(&mut mounts, metrics.clone());
         let running = admin::start(plan, metrics, mounts, inherited)?;
         for address in running.addresses() {
             eprintln!("Admin listener on {address}");

@@ -40,6 +40,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Fetch, save, upload: complete and verified, or not at all.
     Get(Box<crate::command::get::Get>),
+    /// Ask a running cache, purge it, fill it; explain why a response is stored or not.
+    Cache(Box<crate::command::cache::Cache>),
 }
 
 /// Options of every server.
@@ -224,7 +226,7 @@ fn size(text: &str) -> Result<u64, String> {
 /// `eleven forward`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "By default only this machine's programs may use it, tunnels go to port 443 only, and private\nand loopback destinations are refused.\n\nExamples:\n  eleven forward                                      http_proxy=http://127.0.0.1:8080\n  eleven forward --listen :3128 --allow-client 10.0.0.0/8"
+    after_help = "By default only this machine's programs may use it, tunnels go to port 443 only, and private\nand loopback destinations are refused.\n\nExamples:\n  eleven forward                                      http_proxy=http://127.0.0.1:8080\n  eleven forward --listen :3128 --allow-client 10.0.0.0/8\n  eleven forward --cache                              with a shared cache for plain http"
 )]
 pub struct Forward {
     /// A network whose clients may use it. May be given several times.
@@ -242,6 +244,8 @@ pub struct Forward {
     /// The name this proxy has in Via [default: one of its own].
     #[arg(long, value_name = "NAME")]
     pub via: Option<String>,
+    #[command(flatten)]
+    pub caching: Caching,
     #[command(flatten)]
     pub listen: Listen,
 }

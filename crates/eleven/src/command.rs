@@ -1,5 +1,6 @@
 //! The commands.
 
+pub mod cache;
 pub mod check;
 pub mod config;
 pub mod control;
@@ -43,5 +44,6 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Upgrade(options) => control::upgrade(&options),
         Command::Run(options) => run::run(*options),
         Command::Get(options) => Ok(options.run()),
+        Command::Cache(options) => options.run(),
     }
 }

@@ -53,7 +53,7 @@ pub enum Handler {
     Files(Files),
     /// The gateway to other servers.
     Gateway(Rc<Gateway>),
-    /// Other servers, with a cache in front.
+    /// Another one, with a cache in front.
     Caching(Rc<Caching>),
     /// The forward proxy.
     Forward(Rc<OpenProxy>),
@@ -73,12 +73,12 @@ pub enum Handler {
 
 impl Handler {
     /// Answers a request. A handler that answers later takes it with [`Request::take`].
-    pub fn handle(&self, request: &mut Request, worker: &Worker) -> Handled {
+    pub fn handle(&self, request: &mut Request, worker: &Rc<Worker>) -> Handled {
         match self {
             Handler::Echo(echo) => echo.handle(request),
             Handler::Files(files) => files.handle(request, &worker.lend_to_files()),
             Handler::Gateway(gateway) => gateway.handle(request),
-            Handler::Caching(caching) => caching.handle(request),
+            Handler::Caching(caching) => caching.handle(request, worker),
             Handler::Forward(proxy) => proxy.handle(request),
             Handler::Redirect(redirect) => redirect.handle(request).into(),
             Handler::Fixed(fixed) => fixed.handle(request).into(),
@@ -91,7 +91,10 @@ impl Handler {
 
     /// Whether CONNECT may reach it.
     pub fn takes_connect(&self) -> bool {
-        matches!(self, Handler::Forward(_))
+        match self {
+            Handler::Caching(caching) => caching.behind().takes_connect(),
+            other => matches!(other, Handler::Forward(_)),
+        }
     }
 
     /// Whether it answers a request of this method without taking it along.
@@ -115,7 +118,8 @@ impl Handler {
         match self {
             Handler::Echo(_) => "echo",
             Handler::Files(_) => "files",
-            Handler::Gateway(_) | Handler::Caching(_) => "proxy",
+            Handler::Gateway(_) => "proxy",
+            Handler::Caching(caching) => caching.behind().name(),
             Handler::Forward(_) => "forward",
             Handler::Redirect(_) => "redirect",
             Handler::Fixed(_) => "fixed",

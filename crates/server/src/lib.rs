@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod admin_cache;
 pub mod after;
 pub mod apps;
 pub mod before;
@@ -25,6 +26,7 @@ mod session;
 pub mod site;
 mod spool;
 pub mod steps;
+pub mod store;
 pub mod worker;
 
 pub use access_log::AccessLog;

@@ -503,6 +503,11 @@ impl Metrics {
         *current = sources;
     }
 
+    /// The store of stored responses that is in force.
+    pub fn store(&self) -> Option<Arc<Cache>> {
+        lock(&self.sources).cache.clone()
+    }
+
     /// Says which certificates are shown to clients from now on.
     pub fn set_certificates(&self, certificates: Vec<CertificateInfo>) {
         *lock(&self.certificates) = certificates;

@@ -112,9 +112,18 @@ pub struct CachePlan {
     pub memory_bytes_max: u64,
     /// A directory to store in as well, and octets in it.
     pub directory: Option<(PathBuf, u64)>,
-    /// Store nothing in which a cookie is involved, unless it is marked public.
-    pub careful_with_cookies: bool,
-    /// Our name in Cache-Status, if that is sent.
+}
+
+/// How a route uses the store: under which rules, and what it says of it. As the RFC has it if nothing is changed.
+#[derive(Debug, Clone, Default)]
+pub struct CacheRules {
+    /// What is stored, under which keys, and for how long.
+    pub config: eleven_cache::Config,
+    /// GET goes past the store.
+    pub bypass_get: bool,
+    /// HEAD goes past the store.
+    pub bypass_head: bool,
+    /// Our name in Cache-Status, if that is sent (RFC 9211).
     pub cache_status: Option<Box<str>>,
     /// Send X-Cache.
     pub x_cache: bool,
@@ -150,6 +159,8 @@ pub struct Route {
     pub tries: Box<[Template]>,
     /// What answers.
     pub handler: HandlerPlan,
+    /// Its responses are stored, under these rules.
+    pub cache: Option<Arc<CacheRules>>,
     /// What is done before and after.
     pub policy: Policy,
 }
@@ -207,8 +218,8 @@ pub enum HandlerPlan {
     Fixed(FixedPlan),
     /// The diagnostic origin server.
     Echo,
-    /// Other servers, with or without the cache in front. Routes to the same group share one plan.
-    Gateway(Arc<GatewayPlan>, bool),
+    /// Other servers. Routes to the same group share one plan.
+    Gateway(Arc<GatewayPlan>),
     /// The servers that requests name.
     Forward(Arc<OpenPlan>),
     /// A Python application.
@@ -225,7 +236,7 @@ impl HandlerPlan {
             HandlerPlan::Redirect(..) => "redirect",
             HandlerPlan::Fixed(_) => "fixed",
             HandlerPlan::Echo => "echo",
-            HandlerPlan::Gateway(..) => "proxy",
+            HandlerPlan::Gateway(_) => "proxy",
             HandlerPlan::Forward(_) => "forward",
             HandlerPlan::Application(_) => "application",
             HandlerPlan::FastCgi(..) => "fastcgi",
@@ -237,7 +248,7 @@ impl HandlerPlan {
         match self {
             HandlerPlan::Files(_) | HandlerPlan::Redirect(..) => true,
             HandlerPlan::Fixed(fixed) => fixed.content.is_empty(),
-            HandlerPlan::Echo | HandlerPlan::Gateway(..) | HandlerPlan::Forward(_) => false,
+            HandlerPlan::Echo | HandlerPlan::Gateway(_) | HandlerPlan::Forward(_) => false,
             HandlerPlan::Application(_) | HandlerPlan::FastCgi(..) => false,
         }
     }

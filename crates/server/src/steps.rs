@@ -24,17 +24,13 @@ use crate::request::{ContentReader, Request, RequestContent};
 use crate::response::{Content, Response, ResponseFields};
 use crate::route::{Match, Routed};
 use crate::service::Service;
+use crate::store;
 use crate::worker::Worker;
 use bytes::Bytes;
 use eleven_cache::Cache;
-use eleven_cache::disk::{self, Disk};
-use eleven_cache::memory::{self, Memory};
-use eleven_cache::store::Store;
-use eleven_cache::tiered::Tiered;
 use eleven_net::clock;
 use eleven_net::file::Root;
 use eleven_net::pipe::{Next, Reason, pipe};
-use eleven_semantics::caching::Cookies;
 use eleven_semantics::target::{InvalidPath, push_encoded_path};
 use eleven_semantics::{Fields, Known, Method, Status, Version};
 use std::cell::RefCell;
@@ -57,7 +53,9 @@ pub struct Prepared {
     /// What applications need, by route.
     applications: Vec<Option<PreparedApplication>>,
     /// The store, and what it was made by.
-    cache: Option<(CachePlan, CachingPlan)>,
+    store: Option<(CachePlan, Arc<Cache>)>,
+    /// How routes use it, by route.
+    caches: Vec<Option<CachingPlan>>,
 }
 
 /// An application that runs, or whose directory is open.
@@ -145,15 +143,35 @@ impl Prepared {
                 files[route.index] = Some(Files::new(root, &mount(condition, route), tree.options.clone()));
             }
         }
-        let kept = before.and_then(|before| before.cache.clone());
-        let kept = kept.filter(|(made_by, _)| plan.cache.as_ref() == Some(made_by));
-        let cache = match (&plan.cache, kept) {
-            (_, Some(kept)) => Some(kept),
-            (Some(wanted), None) => Some((wanted.clone(), open_cache(wanted)?)),
-            (None, None) => None,
+        let kept = before.and_then(|before| before.store.clone());
+        let store = match (&plan.cache, kept) {
+            (Some(wanted), Some((made_by, cache))) if is_same_store(wanted, &made_by) => {
+                Some((made_by, cache))
+            }
+            (Some(wanted), _) => {
+                let place = || wanted.directory.as_ref().map(|(path, _)| path.clone()).unwrap_or_default();
+                let cache =
+                    store::open(wanted).map_err(|error| PrepareError::Cache(place(), error.to_string()))?;
+                Some((wanted.clone(), cache))
+            }
+            (None, _) => None,
         };
+        let mut caches = Vec::new();
+        for (_, route) in plan.sites.iter().flat_map(|site| site.routes.iter()) {
+            if caches.len() <= route.index {
+                caches.resize_with(route.index + 1, || None);
+            }
+            if let (Some((_, cache)), Some(rules)) = (&store, &route.cache) {
+                caches[route.index] = Some(CachingPlan::new(cache, rules.clone()));
+            }
+        }
         let applications = applications(&plan)?;
-        Ok(Prepared { plan: Arc::new(plan), files, applications, cache })
+        Ok(Prepared { plan: Arc::new(plan), files, applications, store, caches })
+    }
+
+    /// The store of responses, if there is one.
+    pub fn store(&self) -> Option<Arc<Cache>> {
+        self.store.as_ref().map(|(_, cache)| cache.clone())
     }
 
     /// The plan.
@@ -165,7 +183,7 @@ impl Prepared {
     pub fn sources(&self) -> Sources {
         let mut sources = Sources::default();
         for route in self.plan.routes() {
-            if let HandlerPlan::Gateway(plan, _) = &route.handler
+            if let HandlerPlan::Gateway(plan) = &route.handler
                 && !sources.gateways.iter().any(|known| Arc::ptr_eq(known, plan))
             {
                 sources.gateways.push(plan.clone());
@@ -176,7 +194,7 @@ impl Prepared {
                 sources.applications.push(application.clone());
             }
         }
-        sources.cache = self.cache.as_ref().map(|(_, caching)| caching.cache.clone());
+        sources.cache = self.store();
         sources
     }
 
@@ -190,6 +208,11 @@ impl Prepared {
                     places.resize_with(route.index + 1, || None);
                 }
                 let handler = self.handler(site, condition, route, &mut gateways);
+                let cache = self.caches.get(route.index).and_then(Option::as_ref);
+                let handler = handler.map(|handler| match cache {
+                    Some(cache) => Handler::Caching(Caching::new(handler, cache.clone())),
+                    None => handler,
+                });
                 places[route.index] = Some(Rc::new(Spot::new(site, Some(route), handler)));
             }
         }
@@ -214,14 +237,11 @@ impl Prepared {
             }),
             HandlerPlan::Fixed(fixed) => Handler::Fixed(Fixed(fixed.clone())),
             HandlerPlan::Echo => Handler::Echo(crate::echo::Echo),
-            HandlerPlan::Gateway(plan, cached) => {
+            HandlerPlan::Gateway(plan) => {
                 let known = gateways.iter().find(|(other, _)| Arc::ptr_eq(other, plan));
                 let gateway = known.map_or_else(|| Gateway::start(plan.clone()), |(_, known)| known.clone());
                 gateways.push((plan.clone(), gateway.clone()));
-                match self.cache.as_ref().filter(|_| *cached) {
-                    Some((_, cache)) => Handler::Caching(Caching::new(gateway, cache.clone())),
-                    None => Handler::Gateway(gateway),
-                }
+                Handler::Gateway(gateway)
             }
             HandlerPlan::Forward(plan) => Handler::Forward(OpenProxy::start(plan.clone())),
             HandlerPlan::Application(_) | HandlerPlan::FastCgi(..) => {
@@ -236,31 +256,18 @@ impl Prepared {
     }
 }
 
-/// Opens a store.
-fn open_cache(plan: &CachePlan) -> Result<CachingPlan, PrepareError> {
-    let bytes_max = plan.memory_bytes_max;
-    let usual = memory::Limits::default();
-    let object_bytes_max = usual.object_bytes_max.min(bytes_max / 4);
-    let memory = Memory::new(memory::Limits { bytes_max, object_bytes_max, ..usual });
-    let store = match &plan.directory {
-        None => Store::Memory(memory),
-        Some((directory, bytes_max)) => {
-            let usual = disk::Limits::default();
-            let object_bytes_max = usual.object_bytes_max.min(bytes_max / 2);
-            let limits = disk::Limits { bytes_max: *bytes_max, object_bytes_max, ..usual };
-            let disk = Disk::open(directory, limits)
-                .map_err(|error| PrepareError::Cache(directory.clone(), error.to_string()))?;
-            Store::Tiered(Tiered::new(memory, disk))
-        }
-    };
-    let cookies = if plan.careful_with_cookies { Cookies::Careful } else { Cookies::PerRfc };
-    let policy = Arc::new(eleven_semantics::caching::Policy { cookies, ..Default::default() });
-    let config = eleven_cache::Config { policy, ..Default::default() };
-    Ok(CachingPlan {
-        cache: Cache::new(Arc::new(store), config, Default::default()),
-        cache_status: plan.cache_status.clone(),
-        x_cache: plan.x_cache,
-    })
+/// Whether what was opened for one plan serves the other. A directory has one owner, also while the configuration is
+/// read again: its sizes change with the next start.
+fn is_same_store(wanted: &CachePlan, made_by: &CachePlan) -> bool {
+    if wanted == made_by {
+        return true;
+    }
+    let directory = |plan: &CachePlan| plan.directory.as_ref().map(|(path, _)| path.clone());
+    let same = directory(wanted).is_some() && directory(wanted) == directory(made_by);
+    if same {
+        tracing::warn!("the sizes of the cache change with the next start");
+    }
+    same
 }
 
 /// A worker's way through a plan.

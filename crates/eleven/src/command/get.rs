@@ -8,7 +8,7 @@ mod options;
 mod print;
 mod save;
 mod setup;
-mod show;
+pub mod show;
 
 pub use options::Get;
 

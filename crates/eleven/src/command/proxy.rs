@@ -3,11 +3,7 @@
 use super::Failure;
 use super::serve::run;
 use crate::cli::{Forward, Proxy};
-use eleven_cache::Cache;
-use eleven_cache::disk::{self, Disk};
-use eleven_cache::memory::{self, Memory};
-use eleven_cache::store::Store;
-use eleven_cache::tiered::Tiered;
+use eleven_cache::memory;
 use eleven_net::listener::ListenAddr;
 use eleven_net::tls_config::{ClientSettings, Trust};
 use eleven_semantics::caching::{Cookies, Policy};
@@ -15,6 +11,7 @@ use eleven_semantics::forwarding::is_pseudonym;
 use eleven_semantics::uri::Uri;
 use eleven_server::handler::Handler;
 use eleven_server::metrics::Sources;
+use eleven_server::plan::{CachePlan, CacheRules};
 use eleven_server::proxy::buffer::BufferPlan;
 use eleven_server::proxy::caching::{Caching, CachingPlan};
 use eleven_server::proxy::health::HealthPlan;
@@ -23,6 +20,7 @@ use eleven_server::proxy::sticky::StickyPlan;
 use eleven_server::proxy::upstream::{Place, ServerPlan};
 use eleven_server::proxy::{Gateway, GatewayPlan, HostPolicy, unique_pseudonym};
 use eleven_server::service::Service;
+use eleven_server::store;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -58,17 +56,21 @@ pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
     let caching = caching(&options.caching)?;
     let sources = Sources {
         gateways: vec![plan.clone()],
-        cache: caching.as_ref().map(|caching| caching.cache.clone()),
+        cache: caching.as_ref().map(|caching| caching.cache().clone()),
         ..Sources::default()
     };
     let service = move || {
-        let gateway = Gateway::start(Arc::clone(&plan));
-        Service::single(match &caching {
-            Some(caching) => Handler::Caching(Caching::new(gateway, caching.clone())),
-            None => Handler::Gateway(gateway),
-        })
+        Service::single(cached(Handler::Gateway(Gateway::start(Arc::clone(&plan))), caching.as_ref()))
     };
     run(&options.listen, &format!("Gateway to {}", names.join(", ")), sources, Arc::new(service))
+}
+
+/// A handler, with the cache in front if there is one.
+fn cached(handler: Handler, caching: Option<&CachingPlan>) -> Handler {
+    match caching {
+        Some(caching) => Handler::Caching(Caching::new(handler, caching.clone())),
+        None => handler,
+    }
 }
 
 /// The cache, if one is asked for.
@@ -76,26 +78,20 @@ fn caching(options: &crate::cli::Caching) -> Result<Option<CachingPlan>, Failure
     if options.cache.is_none() && options.cache_dir.is_none() {
         return Ok(None);
     }
-    let bytes_max = options.cache.unwrap_or(memory::Limits::default().bytes_max);
-    let object_bytes_max = memory::Limits::default().object_bytes_max.min(bytes_max / 4);
-    let memory = Memory::new(memory::Limits { bytes_max, object_bytes_max, ..Default::default() });
-    let store = match &options.cache_dir {
-        None => Store::Memory(memory),
-        Some(directory) => {
-            let bytes_max = options.cache_dir_size;
-            let object_bytes_max = disk::Limits::default().object_bytes_max.min(bytes_max / 2);
-            let limits = disk::Limits { bytes_max, object_bytes_max, ..Default::default() };
-            Store::Tiered(Tiered::new(memory, Disk::open(directory, limits)?))
-        }
+    let plan = CachePlan {
+        memory_bytes_max: options.cache.unwrap_or_else(|| memory::Limits::default().bytes_max),
+        directory: options.cache_dir.clone().map(|directory| (directory, options.cache_dir_size)),
     };
     let cookies = if options.cache_careful_with_cookies { Cookies::Careful } else { Cookies::PerRfc };
     let policy = Arc::new(Policy { cookies, ..Policy::default() });
-    let config = eleven_cache::Config { policy, ..Default::default() };
-    Ok(Some(CachingPlan {
-        cache: Cache::new(Arc::new(store), config, Default::default()),
+    let rules = CacheRules {
+        config: eleven_cache::Config { policy, ..Default::default() },
         cache_status: options.cache_status.then(|| "eleven".into()),
         x_cache: options.x_cache,
-    }))
+        ..CacheRules::default()
+    };
+    let cache = store::open(&plan)?;
+    Ok(Some(CachingPlan::new(&cache, Arc::new(rules))))
 }
 
 /// A server by its URL: `http://…`, `https://…` or `unix:/path`.
@@ -148,8 +144,13 @@ pub fn forward(options: Forward) -> Result<ExitCode, Failure> {
         }
     }
     let plan = Arc::new(plan);
-    let service = move || Service::single(Handler::Forward(OpenProxy::start(Arc::clone(&plan))));
-    run(&options.listen, "Forward proxy", Sources::default(), Arc::new(service))
+    let caching = caching(&options.caching)?;
+    let sources =
+        Sources { cache: caching.as_ref().map(|caching| caching.cache().clone()), ..Sources::default() };
+    let service = move || {
+        Service::single(cached(Handler::Forward(OpenProxy::start(Arc::clone(&plan))), caching.as_ref()))
+    };
+    run(&options.listen, "Forward proxy", sources, Arc::new(service))
 }
 
 /// Whether only this machine's own programs can connect to an address.

@@ -137,7 +137,7 @@ pub static ROOT: Section = section(
             "cache",
             Kind::Section(&CACHE),
             Absent("nothing is stored"),
-            "Where routes with `proxy.cache` store responses (RFC 9111).",
+            "Where routes with a `cache` store responses (RFC 9111).",
         ),
     ],
 );
@@ -371,8 +371,127 @@ pub static CACHE: Section = section(
             Is("false"),
             "Store nothing in which a cookie is involved, unless it is marked `public`.",
         ),
+        key(
+            "targeted_fields",
+            Kind::List(&FIELD_NAME),
+            Is("[\"CDN-Cache-Control\", \"Surrogate-Control\"]"),
+            "Fields that govern this cache in place of Cache-Control and Expires (RFC 9213); the first that is there and valid.",
+        ),
         key("cache_status", Kind::Bool, Is("false"), "Say in Cache-Status what the cache did (RFC 9211)."),
         key("x_cache", Kind::Bool, Is("false"), "The same in one word: X-Cache."),
+    ],
+);
+
+/// `cache = {…}` of a route
+pub static ROUTE_CACHE: Section = section(
+    "site.route.cache",
+    "Stores the route's responses in the store of `[cache]` and answers with them, as RFC 9111 allows. `true` is enough; the keys change what is stored, under which key, and for how long. Scheme, host, port, path and query are always part of the key.",
+    &[
+        key(
+            "methods",
+            Kind::List(&Kind::Choice(&[
+                ("GET", "stored and answered"),
+                ("HEAD", "answered with what GET stored"),
+                ("POST", "stored where its Content-Location is its own target (RFC 9110 §9.3.3)"),
+            ])),
+            Is("[\"GET\", \"HEAD\", \"POST\"]"),
+            "Methods that the store is for. The others go past it; those that are unsafe still make stored responses invalid.",
+        ),
+        key(
+            "statuses",
+            Kind::List(&Kind::Code("a status, a class such as `\"2xx\"`, or `\"200-299\"`")),
+            Is("[]"),
+            "Only these are stored. None: all that the RFC allows.",
+        ),
+        key(
+            "sort_query",
+            Kind::Bool,
+            Is("false"),
+            "The order of the query's parameters does not matter. Servers get them sorted.",
+        ),
+        key(
+            "ignore_parameters",
+            Kind::List(&Kind::Text("the name of a parameter, or its beginning and `*`")),
+            Is("[]"),
+            "Parameters taken out of the query, for the key and for servers: `[\"utm_*\", \"fbclid\"]`.",
+        ),
+        key(
+            "key_fields",
+            Kind::List(&FIELD_NAME),
+            Is("[]"),
+            "Request fields that are part of the key, besides those that Vary names.",
+        ),
+        key(
+            "key_cookies",
+            Kind::List(&Kind::Text("the name of a cookie")),
+            Is("[]"),
+            "Cookies whose values are part of the key.",
+        ),
+        key(
+            "partition",
+            ANY_TEXT,
+            Is("\"\""),
+            "A name that keeps what this route stores apart from the other routes' (of another tenant). A route with `rewrite` has one of its own.",
+        ),
+        key(
+            "default_lifetime",
+            time(YEAR),
+            Absent("stale at once"),
+            "How long responses are fresh that say nothing and have no Last-Modified.",
+        ),
+        key("lifetime_max", time(100 * YEAR), Absent("as the server says"), "Longest lifetime of anything."),
+        key(
+            "heuristic_percent",
+            integer(0, 100),
+            Is("10"),
+            "Part of the time since Last-Modified that counts as fresh where nothing is said (RFC 9111 §4.2.2). 0: none.",
+        ),
+        key("heuristic_max", time(YEAR), Is("\"1d\""), "Longest lifetime that is guessed so."),
+        key("heuristic_error_max", time(YEAR), Is("\"1m\""), "The same for 4xx and 5xx."),
+        key(
+            "stale_while_revalidate",
+            time(YEAR),
+            Absent("as the server says"),
+            "How long a stale response is served while it is validated in the background, where the server does not say (RFC 5861 §3).",
+        ),
+        key(
+            "stale_if_error",
+            time(YEAR),
+            Absent("as the server says"),
+            "How long a stale response is served in place of 500, 502, 503 and 504, where the server does not say (RFC 5861 §4).",
+        ),
+        key(
+            "stale_when_disconnected",
+            Kind::Bool,
+            Is("true"),
+            "Serve stale responses while the server cannot be reached, where nothing forbids it (RFC 9111 §4.2.4).",
+        ),
+        key("stale_max", time(YEAR), Is("\"7d\""), "Longest staleness of anything served."),
+        key(
+            "honour_requests",
+            Kind::Bool,
+            Is("true"),
+            "Requests may ask for something fresher (`no-cache`, `max-age`). Without it nobody can make the servers work by reloading.",
+        ),
+        key(
+            "careful_with_cookies",
+            Kind::Bool,
+            Absent("`cache.careful_with_cookies`"),
+            "Store nothing in which a cookie is involved, unless it is marked `public`.",
+        ),
+        key(
+            "targeted_fields",
+            Kind::List(&FIELD_NAME),
+            Absent("`cache.targeted_fields`"),
+            "Fields that govern this cache in place of Cache-Control (RFC 9213).",
+        ),
+        key(
+            "cache_status",
+            Kind::Bool,
+            Absent("`cache.cache_status`"),
+            "Say in Cache-Status what the cache did.",
+        ),
+        key("x_cache", Kind::Bool, Absent("`cache.x_cache`"), "The same in one word: X-Cache."),
     ],
 );
 
@@ -481,6 +600,12 @@ pub static ROUTE: Section = Section {
             Kind::Section(&FASTCGI),
             Absent("not its handler"),
             "Scripts behind a FastCGI server, such as PHP-FPM.",
+        ),
+        key(
+            "cache",
+            Kind::Section(&ROUTE_CACHE),
+            Absent("nothing of it is stored"),
+            "Stores its responses and answers with them. Needs a `[cache]`.",
         ),
     ],
     shared: POLICY,
@@ -736,12 +861,7 @@ pub static PROXY: Section = section(
             Required,
             "Where to.",
         ),
-        key(
-            "cache",
-            Kind::Bool,
-            Is("false"),
-            "Store responses and answer with them, as RFC 9111 allows. Needs a `[cache]`.",
-        ),
+        key("cache", Kind::Bool, Is("false"), "Short for `cache = true` of the route."),
     ],
 );
 

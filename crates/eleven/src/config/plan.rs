@@ -3,6 +3,7 @@
 
 mod admin;
 mod apps;
+mod cache;
 mod proxy;
 
 use super::diagnose::{Diagnostic, Report, Sources, nearest};
@@ -29,8 +30,8 @@ use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
 use eleven_server::plan::{
-    AccessLogPlan, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan, Policy, ProcessPlan,
-    Route, Site,
+    AccessLogPlan, CacheRules, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan, Policy,
+    ProcessPlan, Route, Site,
 };
 use eleven_server::route::{Match, PathMatch};
 use eleven_server::site::{HostPattern, SiteMap};
@@ -49,7 +50,7 @@ pub fn build(root: &Table, sources: &Sources, report: &mut Report) -> Plan {
         trusted: TrustedProxies::default(),
         listeners: Vec::new(),
         upstreams: Vec::new(),
-        has_cache: false,
+        cache_rules: None,
     };
     builder.plan(root)
 }
@@ -64,7 +65,8 @@ struct Builder<'a> {
     trusted: TrustedProxies,
     listeners: Vec<ListenAddr>,
     upstreams: Vec<proxy::Upstream>,
-    has_cache: bool,
+    /// What routes with a cache do where they say nothing themselves; `None` without a `[cache]`.
+    cache_rules: Option<CacheRules>,
 }
 
 /// Longest file of passwords, error pages or templates that is read.
@@ -113,7 +115,7 @@ impl Builder<'_> {
         self.content_bytes_max = limit("content_bytes_max");
         let admin = root.section("admin").and_then(|admin| self.admin(admin));
         let cache = root.section("cache").map(|cache| self.cache(cache));
-        self.has_cache = cache.is_some();
+        self.cache_rules = root.section("cache").map(|cache| self.cache_rules(cache));
         let (names, sites) = self.sites(root);
         // The session cuts at the highest; what is lower is cut where the route is known.
         let of_routes =
@@ -417,6 +419,7 @@ impl Builder<'_> {
             rewrite: None,
             tries: Box::default(),
             handler,
+            cache: None,
             policy: Policy::default(),
         };
         let mut routes = eleven_server::route::RouteMap::default();
@@ -473,6 +476,7 @@ impl Builder<'_> {
                 rewrite: None,
                 tries: Box::default(),
                 handler: HandlerPlan::Files(files),
+                cache: None,
                 policy: policy.clone(),
             };
             routes.push(everything(), Arc::new(route));
@@ -553,6 +557,7 @@ impl Builder<'_> {
             rewrite,
             tries,
             handler: self.handler(table),
+            cache: self.route_cache(table, condition).map(Arc::new),
             policy: self.policy(table, Some(site_policy)),
         }
     }

@@ -64,7 +64,8 @@ impl Server {
             line.clear();
             let len = lines.read_line(&mut line).expect("stderr can be read");
             assert!(len > 0, "eleven {args:?} ended without printing a URL");
-            let after = line.split_once("http://").map(|(_, rest)| rest);
+            // `Gateway to URL on URL`: the last one is its own.
+            let after = line.rsplit_once("http://").map(|(_, rest)| rest);
             let authority = after.and_then(|rest| rest.split(['/', ' ', '\n']).next());
             if let Some(address) = authority.and_then(|authority| authority.parse().ok()) {
                 break address;

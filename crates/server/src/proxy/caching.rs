@@ -1,38 +1,52 @@
-//! The cache in front of a gateway (RFC 9111): makes the engine's request of a client's, its way inbound of the
-//! gateway, and a response of its reply. Decides nothing about caching: that is in `eleven_cache` and in
+//! The cache in front of a handler (RFC 9111): makes the engine's request of a client's, its way inbound of the
+//! handler, and a response of its reply. Decides nothing about caching: that is in `eleven_cache` and in
 //! `eleven_semantics::caching`.
 
-use super::{Gateway, stick};
-use crate::handler::Handled;
+use super::stick;
+use crate::handler::{Handled, Handler};
+use crate::plan::CacheRules;
 use crate::record::Notes;
 use crate::request::{Request, RequestContent};
-use crate::response::{Content, Part, Response, ResponseFields};
+use crate::response::{Content, FileRange, Part, Response, ResponseFields};
+use crate::worker::Worker;
 use bytes::Bytes;
 use eleven_cache::content::Reader;
 use eleven_cache::reply::push_age;
 use eleven_cache::{Answer, Ask, Body, Cache, Failed, Head, Inbound, Reply, Report, Scratch, Source};
-use eleven_net::pipe::{self, Next, PipeWriter};
+use eleven_net::pipe::{self, Next, PipeWriter, Reason};
 use eleven_semantics::caching::key::Site;
 use eleven_semantics::names::Known;
-use eleven_semantics::target::Form;
+use eleven_semantics::target::{Form, Scheme};
 use eleven_semantics::{Fields, Method, RequestTarget, Status};
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::future::poll_fn;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Content on its way from the store to a connection.
 const PIPE_BYTES: usize = 256 * 1024;
+/// A piece of a file on its way into the store.
+const FILE_BYTES: u64 = 64 * 1024;
 
-/// A cache, as configured; shared by all workers.
+/// A cache as one route uses it; shared by all workers.
 #[derive(Clone)]
 pub struct CachingPlan {
+    cache: Arc<Cache>,
+    rules: Arc<CacheRules>,
+}
+
+impl CachingPlan {
+    /// The store of this cache, under these rules.
+    pub fn new(cache: &Cache, rules: Arc<CacheRules>) -> CachingPlan {
+        CachingPlan { cache: cache.with(rules.config.clone()), rules }
+    }
+
     /// The cache.
-    pub cache: Arc<Cache>,
-    /// Its name in Cache-Status, if that is to be sent (RFC 9211; C35).
-    pub cache_status: Option<Box<str>>,
-    /// Send X-Cache: `HIT`, `MISS` and so on.
-    pub x_cache: bool,
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
 }
 
 impl std::fmt::Debug for CachingPlan {
@@ -41,53 +55,96 @@ impl std::fmt::Debug for CachingPlan {
     }
 }
 
-/// A gateway with a cache in front, as one worker runs it.
+/// A handler with a cache in front, as one worker runs it.
 pub struct Caching {
-    gateway: Rc<Gateway>,
+    behind: Rc<Handler>,
     plan: CachingPlan,
     scratch: RefCell<Scratch>,
 }
 
 impl std::fmt::Debug for Caching {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Caching({:?}, {:?})", self.plan, self.gateway)
+        write!(f, "Caching({:?}, {:?})", self.plan, self.behind)
     }
 }
 
 impl Caching {
-    /// This cache in front of this gateway.
-    pub fn new(gateway: Rc<Gateway>, plan: CachingPlan) -> Rc<Caching> {
-        Rc::new(Caching { gateway, plan, scratch: RefCell::default() })
+    /// This cache in front of this handler.
+    pub fn new(behind: Handler, plan: CachingPlan) -> Rc<Caching> {
+        Rc::new(Caching { behind: Rc::new(behind), plan, scratch: RefCell::default() })
     }
 
-    /// Answers a request: from the store at once, or later by way of the gateway.
-    pub fn handle(self: &Rc<Self>, request: &mut Request) -> Handled {
-        if !is_for_caches(request) {
-            return self.gateway.handle(request);
+    /// What stands behind the cache.
+    pub fn behind(&self) -> &Handler {
+        &self.behind
+    }
+
+    /// Answers a request: from the store at once, or later by way of the handler.
+    pub fn handle(self: &Rc<Self>, request: &mut Request, worker: &Rc<Worker>) -> Handled {
+        let Some(site) = self.site(request) else { return self.behind.handle(request, worker) };
+        if let Handler::Forward(proxy) = &*self.behind {
+            // Who may use the proxy is settled before anything is answered, from the store too.
+            let (caching, proxy, worker) = (Rc::clone(self), Rc::clone(proxy), Rc::clone(worker));
+            let mut request = request.take();
+            return Handled::later(async move {
+                if let Err(response) = proxy.admit(&request).await {
+                    return *response;
+                }
+                match caching.hit(&mut request, &site) {
+                    Some(response) => response,
+                    None => caching.answer(request, &site, &worker).await,
+                }
+            });
         }
-        let site = Site::new(request.scheme(), &request.authority());
-        if site.host.is_empty() {
-            // Without a host there is no key that is nobody else's (C04).
-            return self.gateway.handle(request);
-        }
-        let hit = {
-            let target = request.head.target.path_and_query();
-            let asked = asked(request, &site, &target);
-            self.plan.cache.hit(&asked, &mut self.scratch.borrow_mut())
-        };
-        match hit {
-            Some(reply) => self.response(reply).into(),
+        match self.hit(request, &site) {
+            Some(response) => response.into(),
             None => {
-                let (caching, request) = (Rc::clone(self), request.take());
-                Handled::later(async move { caching.answer(request, &site).await })
+                let (caching, worker, request) = (Rc::clone(self), Rc::clone(worker), request.take());
+                Handled::later(async move { caching.answer(request, &site, &worker).await })
             }
         }
     }
 
-    async fn answer(&self, mut request: Request, site: &Site) -> Response {
+    /// The site whose responses may answer the request; `None` for what goes past the cache altogether: tunnels,
+    /// switches of protocol, what is not about a resource, and methods that the route left out.
+    fn site(&self, request: &Request) -> Option<Site> {
+        let scheme = match request.head.target.form() {
+            Form::Origin => request.scheme(),
+            // A forward proxy is asked for a site of that scheme, whatever the client's connection is.
+            Form::Absolute(scheme) if matches!(*self.behind, Handler::Forward(_)) => scheme,
+            Form::Absolute(_) => request.scheme(),
+            _ => return None,
+        };
+        let rules = &self.plan.rules;
+        let past = match request.head.method {
+            Method::Connect | Method::Trace => true,
+            Method::Get => rules.bypass_get,
+            Method::Head => rules.bypass_head,
+            _ => false,
+        };
+        let forward = matches!(*self.behind, Handler::Forward(_));
+        if past || request.head.fields.contains(Known::Upgrade) || (forward && scheme != Scheme::Http) {
+            return None;
+        }
+        // Without a host there is no key that is nobody else's (C04).
+        Some(Site::new(scheme, &request.authority())).filter(|site| !site.host.is_empty())
+    }
+
+    #[inline]
+    fn hit(&self, request: &mut Request, site: &Site) -> Option<Response> {
+        let reply = {
+            let target = request.head.target.path_and_query();
+            let asked = asked(request, site, &target);
+            self.plan.cache.hit(&asked, &mut self.scratch.borrow_mut())?
+        };
+        Some(self.response(reply))
+    }
+
+    async fn answer(&self, mut request: Request, site: &Site, worker: &Rc<Worker>) -> Response {
         let content = std::mem::take(&mut request.content);
         let original = Rc::new(Original { request, content: Cell::new(content), sticky: Cell::default() });
-        let onward = Onward { gateway: Rc::clone(&self.gateway), original: Rc::clone(&original) };
+        let behind = Rc::clone(&self.behind);
+        let onward = Onward { behind, original: Rc::clone(&original), worker: Rc::clone(worker) };
         let target = original.request.head.target.path_and_query();
         let asked = asked(&original.request, site, &target);
         let replied = self.plan.cache.respond(&asked, &onward).await;
@@ -131,21 +188,14 @@ impl Caching {
     }
 
     fn add_lines(&self, report: &Report, added: &mut Fields) {
-        if let Some(name) = &self.plan.cache_status {
+        if let Some(name) = &self.plan.rules.cache_status {
             report.write_status(name, added);
         }
-        if self.plan.x_cache {
+        if self.plan.rules.x_cache {
             // A word of letters is a valid value.
             let _ = added.push("X-Cache", report.word());
         }
     }
-}
-
-/// What goes past the cache altogether: tunnels, switches of protocol, what is not about a resource.
-fn is_for_caches(request: &Request) -> bool {
-    !matches!(request.head.method, Method::Connect | Method::Trace)
-        && !request.head.fields.contains(Known::Upgrade)
-        && matches!(request.head.target.form(), Form::Origin | Form::Absolute(_))
 }
 
 fn asked<'a>(request: &'a Request, site: &'a Site, target: &'a [u8]) -> eleven_cache::Request<'a> {
@@ -170,22 +220,43 @@ struct Original {
 /// The way inbound.
 #[derive(Clone)]
 struct Onward {
-    gateway: Rc<Gateway>,
+    behind: Rc<Handler>,
     original: Rc<Original>,
+    worker: Rc<Worker>,
 }
 
 impl Inbound for Onward {
     type Error = Box<Response>;
 
     async fn send(&self, ask: Ask) -> Result<Answer, Box<Response>> {
-        let Ok(target) = RequestTarget::parse(&ask.method, &ask.target) else {
+        let original = &self.original.request;
+        let absolute;
+        let target = match (&*self.behind, original.head.target.authority()) {
+            (Handler::Forward(_), Some(authority)) => {
+                absolute = [b"http://", authority, &ask.target].concat();
+                &absolute
+            }
+            _ => &ask.target,
+        };
+        let Ok(target) = RequestTarget::parse(&ask.method, target) else {
             return Err(Response::new(Status::BAD_REQUEST).into());
         };
         let content = if ask.with_content { self.original.content.take() } else { RequestContent::Empty };
-        let request = self.original.request.derive(ask.method, target, ask.fields, content);
-        let mut cookie = None;
-        let response = self.gateway.ask(request, &mut cookie).await?;
-        self.original.sticky.set(cookie);
+        let mut request = original.derive(ask.method, target, ask.fields, content);
+        let response = match &*self.behind {
+            Handler::Gateway(gateway) => {
+                let mut cookie = None;
+                let response = gateway.ask(request, &mut cookie).await?;
+                self.original.sticky.set(cookie);
+                response
+            }
+            Handler::Forward(proxy) => proxy.ask(request).await?,
+            other => match other.handle(&mut request, &self.worker) {
+                Handled::Ready(response) => response,
+                Handled::Soon(soon) => soon.into_later(0).1.await,
+                Handled::Later(future) => future.await,
+            },
+        };
         let length = response.content.length();
         Ok(Answer {
             status: response.status,
@@ -205,9 +276,57 @@ fn source(content: Content) -> Box<dyn Source> {
         Content::Pipe(reader, _) => Box::new(reader),
         Content::Flow(flowing, _) => Box::new(flowing.into_pipe()),
         Content::Bytes(bytes) => Box::new(Reader::of(bytes)),
-        // A gateway makes no other content; requests that switch protocols do not come here.
-        _ => Box::new(Reader::of(Bytes::new())),
+        Content::File(range) => read(vec![Part::File(range)]),
+        Content::Parts(parts) => read(parts),
+        // Requests that switch protocols do not come here.
+        Content::Empty | Content::Described(_) | Content::Switch(_) => Box::new(Reader::of(Bytes::new())),
     }
+}
+
+/// Content that is in files, as far as the store wants it.
+fn read(parts: Vec<Part>) -> Box<dyn Source> {
+    let (writer, reader) = pipe::pipe::<Option<Box<Fields>>>(PIPE_BYTES);
+    tokio::task::spawn_local(read_into(parts, writer));
+    Box::new(reader)
+}
+
+async fn read_into(parts: Vec<Part>, mut writer: PipeWriter<Option<Box<Fields>>>) {
+    for part in parts {
+        let range = match part {
+            Part::Bytes(bytes) => {
+                if writer.send(bytes).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Part::File(range) => range,
+        };
+        let FileRange { file, mut offset, mut length } = range;
+        // A descriptor of its own goes to the threads that may block.
+        let Ok(file) = file.try_clone().map(Arc::new) else { return writer.abort(Reason::Storage) };
+        while length > 0 {
+            let wanted = length.min(FILE_BYTES);
+            match read_at(file.clone(), offset, wanted).await {
+                Some(bytes) => {
+                    if writer.send(bytes).await.is_err() {
+                        return;
+                    }
+                    (offset, length) = (offset + wanted, length - wanted);
+                }
+                None => return writer.abort(Reason::Storage),
+            }
+        }
+    }
+    writer.complete(None);
+}
+
+/// So many octets of a file; `None` if it has not that many, or cannot be read (fault P24).
+async fn read_at(file: Arc<File>, offset: u64, wanted: u64) -> Option<Bytes> {
+    let read = move || {
+        let mut octets = vec![0; wanted as usize];
+        file.read_exact_at(&mut octets, offset).ok().map(|()| Bytes::from(octets))
+    };
+    tokio::task::spawn_blocking(read).await.ok().flatten()
 }
 
 /// The content of a reply in the form that is cheapest to send.

@@ -137,7 +137,7 @@ impl OpenProxy {
             let version = request.head.version;
             let mut response = match proxy.admit(&request).await {
                 Ok(()) if request.head.method == Method::Connect => proxy.connect(&request).await,
-                Ok(()) => proxy.forward(request).await,
+                Ok(()) => proxy.ask(request).await.unwrap_or_else(|failed| *failed),
                 Err(response) => *response,
             };
             if version < Version::Http11 && !matches!(response.content, Content::Switch(_)) {
@@ -157,7 +157,7 @@ impl OpenProxy {
     }
 
     /// Who may use it (fault X10): known clients, and those with a password.
-    async fn admit(&self, request: &Request) -> Result<(), Box<Response>> {
+    pub(super) async fn admit(&self, request: &Request) -> Result<(), Box<Response>> {
         let authentication = &self.plan.authentication;
         if !authentication.is_required() {
             if self.is_client(request.peer.ip()) {
@@ -206,19 +206,23 @@ impl OpenProxy {
 
     // --- requests in absolute-form ---
 
-    async fn forward(&self, mut request: Request) -> Response {
+    /// Asks the server that a request names, which was admitted.
+    ///
+    /// # Errors
+    /// The response that says so, if it did not answer: a cache may have something better.
+    pub(super) async fn ask(&self, mut request: Request) -> Result<Response, Box<Response>> {
         let Form::Absolute(scheme) = request.head.target.form() else {
-            return crate::service::refusal(
+            return Ok(crate::service::refusal(
                 Status::BAD_REQUEST,
                 "This is a proxy: it takes targets in absolute-form, and CONNECT.",
-            );
+            ));
         };
         if scheme != Scheme::Http {
             // Fault X23. Clients that want https use CONNECT, and keep their secrets to themselves.
-            return crate::service::refusal(Status::BAD_REQUEST, "Only http targets are forwarded.");
+            return Ok(crate::service::refusal(Status::BAD_REQUEST, "Only http targets are forwarded."));
         }
         if request.head.method == Method::Trace {
-            return Response::new(Status::METHOD_NOT_ALLOWED); // fault X16
+            return Ok(Response::new(Status::METHOD_NOT_ALLOWED)); // fault X16
         }
         let host = authority(&request);
         let offered = offered_upgrade(&request);
@@ -232,16 +236,16 @@ impl OpenProxy {
         );
         let te_trailers = match onward {
             Ok(Onward::Forward { te_trailers, .. }) => te_trailers,
-            Ok(Onward::AnswerHere) => return final_recipient(&request.head.method),
-            Err(refusal) => return super::refused(refusal, &self.rules.pseudonym),
+            Ok(Onward::AnswerHere) => return Ok(final_recipient(&request.head.method)),
+            Err(refusal) => return Ok(super::refused(refusal, &self.rules.pseudonym)),
         };
         let Some((name, port)) = Authority::parse(&host).ok().and_then(|a| host_and_port(&a, 80)) else {
-            return Response::new(Status::BAD_REQUEST);
+            return Ok(Response::new(Status::BAD_REQUEST));
         };
         let key = Rc::new(Key { host: name, port, ..Key::default() });
         let expects = request.head.expectation == Expectation::Continue;
         if expects && self.is_old(&key) {
-            return Response::new(Status::EXPECTATION_FAILED);
+            return Ok(Response::new(Status::EXPECTATION_FAILED));
         }
         let interim = request.interim();
         let length = length(&request);
@@ -266,7 +270,7 @@ impl OpenProxy {
             };
             let connection = match checkout.await {
                 Ok(connection) => connection,
-                Err(failure) => return self.failed(&failure),
+                Err(failure) => return Err(self.failed(&failure).into()),
             };
             let (again, reused) = (upload.again(), connection.is_reused());
             let rules = Rc::clone(&self.rules);
@@ -280,14 +284,14 @@ impl OpenProxy {
                 Ok(answered) => {
                     self.learn(&key, answered.version);
                     return response(answered, offered.as_deref(), self.plan.tunnels)
-                        .unwrap_or_else(|error| self.error(error, None));
+                        .map_err(|error| self.error(error, None).into());
                 }
                 // Only what an idle connection did that the server had just closed is worth another attempt.
                 Err(Failed { failure, upload: untouched }) => {
                     let stale = reused && failure.cause == Cause::Closed && failure.retry.is_safe();
                     match again.or(untouched) {
                         Some(next) if stale && !fresh => (upload, fresh) = (next, true),
-                        _ => return self.failed(&failure),
+                        _ => return Err(self.failed(&failure).into()),
                     }
                 }
             }

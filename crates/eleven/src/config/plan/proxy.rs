@@ -10,7 +10,7 @@ use eleven_net::tls_config::{ClientSettings, Identity, Trust};
 use eleven_semantics::cookie::{InvalidCookie, SameSite};
 use eleven_semantics::forwarding::{Provenance, Told, Trailers, is_pseudonym};
 use eleven_semantics::uri::Uri;
-use eleven_server::plan::{CachePlan, HandlerPlan};
+use eleven_server::plan::HandlerPlan;
 use eleven_server::proxy::buffer::BufferPlan;
 use eleven_server::proxy::health::HealthPlan;
 use eleven_server::proxy::open::OpenPlan;
@@ -317,35 +317,17 @@ impl Builder<'_> {
         ClientSettings { trust, identity, tls13_only: tls.flag("tls13_only") }
     }
 
-    /// `[cache]`. The directory is opened when the server starts, not here.
-    pub(super) fn cache(&mut self, table: &Table) -> CachePlan {
-        CachePlan {
-            memory_bytes_max: table.number("memory_bytes_max"),
-            directory: table
-                .text("directory")
-                .map(|text| (self.path(text), table.number("directory_bytes_max"))),
-            careful_with_cookies: table.flag("careful_with_cookies"),
-            cache_status: table.flag("cache_status").then(|| "eleven".into()),
-            x_cache: table.flag("x_cache"),
-        }
-    }
-
     /// `proxy = { upstream = … }`: a group by its name, or one server by its URL.
     pub(super) fn gateway(&mut self, table: &Table) -> Option<HandlerPlan> {
         let text = table.text("upstream")?;
-        let cached = table.flag("cache");
-        if cached && !self.has_cache {
-            self.error(&table.span_of("cache"), "there is no `[cache]` to store in")
-                .help("add `[cache]`, or at the top `cache = true`".into());
-        }
         if let Some(upstream) = self.upstreams.iter().find(|upstream| upstream.name == text.text) {
-            return upstream.plan.clone().map(|plan| HandlerPlan::Gateway(plan, cached));
+            return upstream.plan.clone().map(HandlerPlan::Gateway);
         }
         if text.text.contains("://") || text.text.starts_with("unix:") {
             let server = self.server(text, &ClientSettings::default())?;
             let mut plan = GatewayPlan::new(vec![server], &unique_pseudonym());
             plan.trusted = self.trusted.clone();
-            return Some(HandlerPlan::Gateway(Arc::new(plan), cached));
+            return Some(HandlerPlan::Gateway(Arc::new(plan)));
         }
         let names: Vec<String> = self.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let help = match nearest(text.text, names.iter().map(|name| &**name)) {

@@ -3,6 +3,7 @@
 use super::caching::{Caching, CachingPlan};
 use super::sticky::{Secure, StickyPlan};
 use super::*;
+use crate::plan::CacheRules;
 use eleven_cache::memory::{Limits, Memory};
 use eleven_cache::store::Store;
 use eleven_testkit::reader::Response as Seen;
@@ -109,14 +110,12 @@ fn a_sticky_cookie_is_not_stored() {
     with.sticky = Some(StickyPlan::new("route"));
     let with = Arc::new(with);
     let store = Arc::new(Store::Memory(Memory::new(Limits::default())));
-    let caching = CachingPlan {
-        cache: eleven_cache::Cache::new(store, Default::default(), Default::default()),
-        cache_status: None,
-        x_cache: true,
-    };
+    let cache = eleven_cache::Cache::new(store, Default::default(), Default::default());
+    let rules = CacheRules { x_cache: true, ..CacheRules::default() };
+    let caching = CachingPlan::new(&cache, Arc::new(rules));
     let front = Front::start(Arc::new(move || {
         let gateway = Gateway::start(Arc::clone(&with));
-        Service::single(Handler::Caching(Caching::new(gateway, caching.clone())))
+        Service::single(Handler::Caching(Caching::new(Handler::Gateway(gateway), caching.clone())))
     }));
     let first = ask(&front, "");
     assert_eq!(first.field("x-cache"), Some("MISS"));
