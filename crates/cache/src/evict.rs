@@ -210,6 +210,9 @@ impl Queues {
 }
 
 #[cfg(test)]
+mod zipf;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -219,18 +222,18 @@ mod tests {
         }
     }
 
-    struct Cache {
+    pub(super) struct Cache {
         map: HashedMap<Resident>,
         queues: Queues,
     }
 
     impl Cache {
-        fn new(bytes_max: u64) -> Cache {
+        pub(super) fn new(bytes_max: u64) -> Cache {
             Cache { map: HashMap::default(), queues: Queues::new(bytes_max) }
         }
 
         /// Whether it was there.
-        fn ask(&mut self, hash: u64) -> bool {
+        pub(super) fn ask(&mut self, hash: u64) -> bool {
             if let Some(resident) = self.map.get_mut(&hash) {
                 resident.touch();
                 return true;
@@ -264,7 +267,7 @@ mod tests {
     }
 
     /// Zipf-distributed numbers below `n`, by inverting a table.
-    fn zipf(n: usize, exponent: f64, count: usize) -> Vec<u64> {
+    pub(super) fn zipf(n: usize, exponent: f64, count: usize) -> Vec<u64> {
         let mut total = 0.0;
         let table: Vec<f64> = (1..=n)
             .map(|rank| {

@@ -1,5 +1,6 @@
 //! The engine against a scripted origin server: one closure, no connection, simulated time.
 
+mod corruption;
 mod model;
 
 use super::*;
