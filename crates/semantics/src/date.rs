@@ -53,7 +53,8 @@ impl HttpDate {
             && second <= 60;
         fits.then(|| {
             let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
-            HttpDate(days_from_civil(year, month, day) * DAY_SECONDS + seconds)
+            // The leap second at the end of the year 9999 has no next minute that could be written.
+            HttpDate((days_from_civil(year, month, day) * DAY_SECONDS + seconds).min(LATEST))
         })
     }
 
@@ -233,6 +234,7 @@ mod tests {
             ("Tue, 29 Feb 2000 00:00:00 GMT", 951_782_400),
             // A leap second, and a day name that is not that day's.
             ("Sat, 31 Dec 2016 23:59:60 GMT", 1_483_228_800),
+            ("Fri, 31 Dec 9999 23:59:60 GMT", LATEST),
             ("Mon, 06 Nov 1994 08:49:37 GMT", 784_111_777),
         ] {
             assert_eq!(parse(text), Some(expected), "{text}");
