@@ -75,6 +75,9 @@ def app(environ, start_response):
     if path == "/large":
         start_response("200 OK", [("Content-Length", str(8 << 20))])
         return pieces(8 << 20)
+    if path == "/mebibyte":
+        start_response("200 OK", [("Content-Length", str(1 << 20))])
+        return pieces(1 << 20)
     if path == "/watched":
         del EVENTS[:]
         start_response("200 OK", [])
