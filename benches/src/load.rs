@@ -156,6 +156,88 @@ fn hold(program: &Program, path: &str, count: usize) -> Result<Vec<Reader<TcpStr
     Ok(held)
 }
 
+/// Resident octets that the program grows by for each of `count` clients that ask for `path` and read nothing of the
+/// answer.
+///
+/// # Errors
+/// When a connection is refused.
+pub fn unreading(program: &Program, path: &str, count: usize) -> Result<f64, String> {
+    let before = program.resident_bytes();
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut stream = connect(program)?;
+        ask(&mut stream, path)?;
+        held.push(stream);
+    }
+    // Until it has taken in what it will: two looks a second apart are the same.
+    let mut last = 0;
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = program.resident_bytes();
+        if now.abs_diff(last) < 64 * 1024 {
+            break;
+        }
+        last = now;
+    }
+    let after = program.resident_bytes();
+    drop(held);
+    Ok((after as f64 - before as f64) / count as f64)
+}
+
+/// Small messages through tunnels: each of `count` connections switches protocols, then sends 32 octets and waits until
+/// they have come back, for so many seconds.
+///
+/// # Errors
+/// When a connection does not switch, or ends.
+pub fn messages(program: &Program, count: usize, seconds: u32) -> Result<Rate, String> {
+    const MESSAGE: [u8; 32] = [0x5a; 32];
+    let text_of = |e: rustix::io::Errno| e.to_string();
+    let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(text_of)?;
+    let mut streams = Vec::with_capacity(count);
+    for at in 0..count {
+        let mut stream = connect(program)?;
+        let request =
+            b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request).map_err(|e| format!("write: {e}"))?;
+        let mut head = Vec::new();
+        let mut octet = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut octet).map_err(|e| format!("{}: no head: {e}", program.name))?;
+            head.push(octet[0]);
+        }
+        if !head.starts_with(b"HTTP/1.1 101 ") {
+            return Err(format!("{}: {}", program.name, eleven_testkit::text::escape(&head)));
+        }
+        epoll::add(&epoll, &stream, EventData::new_u64(at as u64), EventFlags::IN).map_err(text_of)?;
+        stream.write_all(&MESSAGE).map_err(|e| format!("write: {e}"))?;
+        streams.push((stream, 0));
+    }
+    let (before, started) = (program.cpu_s(), Instant::now());
+    let mut echoed = 0u64;
+    let mut events = Vec::with_capacity(count);
+    let mut room = [0; 256];
+    while started.elapsed() < Duration::from_secs(seconds.into()) {
+        events.clear();
+        epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None).map_err(text_of)?;
+        for event in &events {
+            let (stream, got) = &mut streams[event.data.u64() as usize];
+            *got += match stream.read(&mut room) {
+                Ok(0) => return Err(format!("{}: a tunnel ended", program.name)),
+                Ok(read) => read,
+                Err(e) => return Err(format!("{}: read: {e}", program.name)),
+            };
+            if *got >= MESSAGE.len() {
+                *got = 0;
+                echoed += 1;
+                stream.write_all(&MESSAGE).map_err(|e| format!("write: {e}"))?;
+            }
+        }
+    }
+    let (cpu_s, wall_s) = (program.cpu_s() - before, started.elapsed().as_secs_f64());
+    Ok(Rate { requests_per_s: echoed as f64 / wall_s, cpu_us: cpu_s * 1e6 / echoed.max(1) as f64 })
+}
+
 /// The 99th percentile of honest requests, each on a new connection, in milliseconds: unloaded, and while
 /// `count` connections send one octet of a head each second.
 ///

@@ -4,6 +4,7 @@
 //! the machine's speed changes from minute to minute. How the programs are started stands in `peers`.
 
 mod clients;
+mod gateways;
 mod load;
 mod many_sites;
 mod peers;
@@ -22,8 +23,8 @@ cargo run --release -p eleven-benches -- [--rounds N] [--seconds N] [--only NAME
 
   --rounds N     rounds of each comparison; medians are printed (default 5)
   --seconds N    length of one run of wrk (default 3)
-  --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway; and for
-                 clients (not part of everything): download, many, delayed, limited, line
+  --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway,
+                 gateway-browser, gateway-large, gateway-slow, tunnel; and for clients (not part of everything): download, many, delayed, limited, line
   --eleven PATH  the program to measure, instead of building it
 
 Needs taskset and wrk; for clients bash and nginx, and curl, wget2, aria2c where they are installed. nginx (and haproxy, for gateway) are left out when they are not installed.";
@@ -62,7 +63,7 @@ struct Options {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.first().map(String::as_str) {
-        Some("smallest" | "relay") => run_small_program(&args),
+        Some("smallest" | "relay" | "stream" | "echo") => run_small_program(&args),
         _ => parse(&args).and_then(|options| compare(&options)),
     };
     match done {
@@ -95,6 +96,8 @@ fn run_small_program(args: &[String]) -> Result<(), String> {
     let port = number(1)? as u16;
     let ended = match args[0].as_str() {
         "relay" => smallest::relay(port, number(2)? as u16),
+        "echo" => smallest::echo(port),
+        "stream" => return smallest::stream(port, number(2)?).map_err(|e| format!("stream: {e}")),
         _ => {
             let close = args.get(2).is_some_and(|manner| manner == "close");
             let manner = if close { smallest::Manner::Close } else { smallest::Manner::Keep };
@@ -147,8 +150,8 @@ fn compare(options: &Options) -> Result<(), String> {
     if wanted("slow") {
         slow(&eleven, &site)?;
     }
-    if wanted("gateway") {
-        gateways(&eleven, &site, &asking, options)?;
+    for name in gateways::NAMES.into_iter().filter(|name| wanted(name)) {
+        gateways::compare(name, &eleven, &site, &asking, options)?;
     }
     let asked = |name: &&str| options.only.as_ref().is_some_and(|only| only.iter().any(|o| o == name));
     for (number, name) in clients::NAMES.into_iter().filter(asked).enumerate() {
@@ -328,25 +331,6 @@ fn slow(eleven: &std::path::Path, site: &Site) -> Result<(), String> {
         println!("| {} | {calm:.3} | {loaded:.3} | {:.2} |", program.name, loaded / calm);
     }
     Ok(())
-}
-
-/// What a gateway costs above relaying octets.
-fn gateways(eleven: &std::path::Path, site: &Site, asking: &Asking, options: &Options) -> Result<(), String> {
-    let origin = peers::origin(LOAD_CORE)?;
-    let mut programs = vec![peers::relay(origin.port)?, peers::eleven_gateway(eleven, origin.port)?];
-    if process::first_line("nginx", &["-v"]).is_some() {
-        programs.push(peers::nginx_gateway(site, origin.port)?);
-    }
-    if process::first_line("haproxy", &["-v"]).is_some() {
-        programs.push(peers::haproxy_gateway(site, origin.port)?);
-    }
-    rates(
-        "Gateway, keep-alive, 13 bytes (the origin shares the load's core)",
-        &programs,
-        asking,
-        SMALL_BYTES,
-        options,
-    )
 }
 
 /// Runs the load of this process on its own core; `work` may start threads, which stay there too.

@@ -91,6 +91,27 @@ pub fn origin(core: &str) -> Result<Program, String> {
     Program::start_on(core, "origin", port, &own, &args)
 }
 
+/// An origin server of responses of `body_bytes`, on the core of the load.
+///
+/// # Errors
+/// As [`Program::start`].
+pub fn large_origin(core: &str, body_bytes: u64) -> Result<Program, String> {
+    let port = free_port();
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let args = texts(&["stream", &port.to_string(), &body_bytes.to_string()]);
+    Program::start_on(core, "origin", port, &own, &args)
+}
+
+/// An origin server that switches protocols and sends back what comes, on the core of the load.
+///
+/// # Errors
+/// As [`Program::start`].
+pub fn echo_origin(core: &str) -> Result<Program, String> {
+    let port = free_port();
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    Program::start_on(core, "origin", port, &own, &texts(&["echo", &port.to_string()]))
+}
+
 /// `eleven serve`.
 ///
 /// # Errors
@@ -139,16 +160,22 @@ pub fn nginx(site: &Site, open_files: bool) -> Result<Program, String> {
     start_nginx(site, name, cache, &location, "")
 }
 
-/// nginx as a gateway with connections to `origin` kept open.
+/// nginx as a gateway with connections to `origin` kept open; as a tunnel for connections that switch protocols where
+/// `switches`, which it does not do without being told.
 ///
 /// # Errors
 /// As [`nginx`].
-pub fn nginx_gateway(site: &Site, origin: u16) -> Result<Program, String> {
-    let location = "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";";
+pub fn nginx_gateway(site: &Site, origin: u16, switches: bool) -> Result<Program, String> {
+    let connection = if switches {
+        "proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade;"
+    } else {
+        "proxy_set_header Connection \"\";"
+    };
+    let location = format!("proxy_pass http://origin; proxy_http_version 1.1; {connection}");
     let upstream = format!(
         "upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; }}"
     );
-    start_nginx(site, "nginx", "", location, &upstream)
+    start_nginx(site, "nginx", "", &location, &upstream)
 }
 
 /// nginx as the origin of downloads, on the core of the load; perhaps with so many octets a second for a connection.

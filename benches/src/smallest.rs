@@ -8,7 +8,8 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 
 const READ_BYTES: usize = 64 * 1024;
 const LISTENER: u64 = 0;
@@ -124,6 +125,75 @@ pub fn relay(port: u16, origin: u16) -> rustix::io::Result<()> {
         }
     }
 }
+
+/// Answers every request on `port` with `body_bytes` octets, as fast as each client takes them: a thread for each.
+pub fn stream(port: u16, body_bytes: u64) -> std::io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    for socket in listener.incoming() {
+        let socket = socket?;
+        std::thread::Builder::new().stack_size(256 * 1024).spawn(move || stream_to(socket, body_bytes))?;
+    }
+    Ok(())
+}
+
+fn stream_to(mut socket: TcpStream, body_bytes: u64) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {body_bytes}\r\n\r\n");
+    let block = vec![b'x'; READ_BYTES];
+    let mut request = Vec::new();
+    let mut octet = [0];
+    while socket.read(&mut octet)? > 0 {
+        request.push(octet[0]);
+        if !request.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        request.clear();
+        socket.write_all(head.as_bytes())?;
+        let mut left = body_bytes;
+        while left > 0 {
+            let step = left.min(block.len() as u64);
+            socket.write_all(&block[..step as usize])?;
+            left -= step;
+        }
+    }
+    Ok(())
+}
+
+/// Switches every connection on `port` to another protocol with the first request, and then sends back what comes.
+pub fn echo(port: u16) -> rustix::io::Result<()> {
+    let listener = listen(port)?;
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut buffer = vec![0; READ_BYTES];
+    let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut events: Vec<Event> = Vec::with_capacity(512);
+    loop {
+        events.clear();
+        epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None)?;
+        for event in &events {
+            if event.data.u64() == LISTENER {
+                accept_all(&epoll, &listener, &mut connections)?;
+                continue;
+            }
+            let at = event.data.u64() as usize;
+            let Some(connection) = connections[at].as_mut() else { continue };
+            let len = match rustix::net::recv(&connection.socket, &mut buffer[..], RecvFlags::empty()) {
+                Err(Errno::AGAIN) => continue,
+                Ok((len, _)) if len > 0 => len,
+                _ => {
+                    connections[at] = None;
+                    continue;
+                }
+            };
+            let answer = if buffer[..len].ends_with(b"\r\n\r\n") { SWITCHED } else { &buffer[..len] };
+            if send_all(&connection.socket, answer).is_err() {
+                connections[at] = None;
+            }
+        }
+    }
+}
+
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
 struct Connection {
     socket: OwnedFd,
