@@ -265,17 +265,19 @@ impl Fields {
     /// # Errors
     /// If the name is no token or the value holds what no field value may hold.
     pub fn push(&mut self, name: impl Name, value: impl AsRef<[u8]>) -> Result<(), InvalidField> {
-        let (octets, value) = (name.octets(), value.as_ref());
-        if !grammar::is_token(octets) {
+        let (octets, value, known) = (name.octets(), value.as_ref(), name.known());
+        // Known names are tokens.
+        if known.is_none() && !grammar::is_token(octets) {
             return Err(InvalidField::Name);
         }
-        if !grammar::is_field_value(value) || grammar::trim_ows(value).len() != value.len() {
+        let outer = [value.first(), value.last()];
+        if outer.into_iter().flatten().any(|&b| grammar::is_ows(b)) || !grammar::is_field_value(value) {
             return Err(InvalidField::Value);
         }
         if self.wire.len() + octets.len() + value.len() + 4 > u32::MAX as usize {
             return Err(InvalidField::TooLarge);
         }
-        self.append(octets, value, name.known());
+        self.append(octets, value, known);
         Ok(())
     }
 
@@ -312,6 +314,11 @@ impl Fields {
         self.retain_lines(|fields, line| keep(fields.field(line)));
     }
 
+    /// Keeps the lines of known fields for which `keep` says so, and all others.
+    pub fn retain_known(&mut self, keep: impl Fn(Known) -> bool) {
+        self.retain_lines(|_, line| line.known.is_none_or(&keep));
+    }
+
     /// Adds all lines of `other` at the end.
     pub fn extend(&mut self, other: &Fields) {
         let base = self.wire.len() as u32;
@@ -322,24 +329,35 @@ impl Fields {
 
     fn retain_lines(&mut self, mut keep: impl FnMut(&Fields, &Line) -> bool) {
         let mut kept = 0;
-        let mut write_at = 0usize;
-        self.present = 0;
+        // Lines that stay together move together, when the next one goes: up to here all is in place.
+        let (mut write_at, mut run_at, mut read_at) = (0usize, 0usize, 0usize);
+        let mut present = 0;
         for read in 0..self.lines.len() {
             let line = self.lines[read];
-            if !keep(self, &line) {
+            let (start, end) = (line.at as usize, line.end());
+            read_at = end;
+            if keep(self, &line) {
+                let at = (write_at + (start - run_at)) as u32;
+                self.lines[kept] = Line { at, ..line };
+                present |= line.known.map_or(0, Known::mask);
+                kept += 1;
                 continue;
             }
-            let (start, end) = (line.at as usize, line.end());
-            if start != write_at {
-                self.wire.copy_within(start..end, write_at);
-            }
-            self.lines[kept] = Line { at: write_at as u32, ..line };
-            self.present |= line.known.map_or(0, Known::mask);
-            write_at += end - start;
-            kept += 1;
+            self.move_run(run_at, start, write_at);
+            write_at += start - run_at;
+            run_at = end;
         }
+        self.move_run(run_at, read_at, write_at);
+        write_at += read_at - run_at;
+        self.present = present;
         self.lines.truncate(kept);
         self.wire.truncate(write_at);
+    }
+
+    fn move_run(&mut self, from: usize, to: usize, write_at: usize) {
+        if from != write_at && from != to {
+            self.wire.copy_within(from..to, write_at);
+        }
     }
 
     #[inline]

@@ -271,6 +271,10 @@ fn remove_hop_fields(
             }
         }
     }
+    if nominated.is_empty() {
+        fields.retain_known(keep);
+        return Ok(());
+    }
     fields.retain(|field| match field.known {
         Some(known) => keep(known),
         None => !nominated.iter().any(|name| name.eq_ignore_ascii_case(field.name)),
@@ -426,11 +430,33 @@ impl TextBuffer {
 
     fn address(&mut self, address: IpAddr) {
         use std::io::Write;
+        let address = address.to_canonical();
+        if let IpAddr::V4(ip) = address {
+            // Most are of this kind, and formatting costs more than all of their octets.
+            for (number, octet) in ip.octets().into_iter().enumerate() {
+                if number > 0 {
+                    self.push(b'.');
+                }
+                if octet >= 100 {
+                    self.push(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    self.push(b'0' + octet / 10 % 10);
+                }
+                self.push(b'0' + octet % 10);
+            }
+            return;
+        }
         let mut rest = &mut self.bytes[..];
         let before = rest.len();
         // The longest address has 45 characters.
-        let _ = write!(rest, "{}", address.to_canonical());
+        let _ = write!(rest, "{address}");
         self.length = before - rest.len();
+    }
+
+    fn push(&mut self, octet: u8) {
+        self.bytes[self.length] = octet;
+        self.length += 1;
     }
 
     fn get(&self) -> &[u8] {

@@ -416,8 +416,9 @@ fn final_recipient(method: &Method) -> Response {
 
 /// A path with a segment that is, or reads once decoded as, `.` or `..`.
 fn has_dot_segment(path: &[u8]) -> bool {
-    if memchr::memmem::find(path, b"/.").is_none() && memchr::memchr(b'%', path).is_none() {
-        return false;
+    let plain = |pair: &[u8]| pair != b"/." && pair[1] != b'%';
+    if path.windows(2).all(plain) {
+        return false; // no path begins with a percent sign
     }
     path.split(|&b| b == b'/')
         .any(|segment| segment.len() <= 6 && matches!(&target::percent_decode(segment)[..], b"." | b".."))

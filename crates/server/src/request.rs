@@ -117,8 +117,8 @@ impl Request {
         std::mem::replace(self, left)
     }
 
-    /// Moves the request into `kept`, and the memory of what was there into this one; what is left is empty, as
-    /// after [`Request::take`].
+    /// Moves the request into `kept`, which was renewed, and the memory of what was there into this one; what is left is
+    /// empty, as after [`Request::take`].
     pub(crate) fn move_into(&mut self, kept: &mut Request) {
         std::mem::swap(self, kept);
         self.peer.clone_from(&kept.peer);
@@ -129,7 +129,6 @@ impl Request {
             // Of another client, perhaps.
             self.head.fields.clear();
         }
-        self.renew();
         self.received_target.clone_from(&kept.received_target);
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Session {
     carry: Vec<u8>,
     number: u64,
     /// An answer that comes soon.
-    awaited: Option<Box<soon::Awaited>>,
+    awaited: Option<soon::Awaited>,
 }
 
 /// What comes after a round.

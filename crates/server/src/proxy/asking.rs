@@ -338,7 +338,9 @@ impl Gateway {
         match self.begin(asking, connection, server.lease()) {
             Begun::UnderWay => {
                 asking.chosen = false;
-                asking.flow = asking.flow.take().map(Flow::unwatched);
+                if let Some(flow) = &mut asking.flow {
+                    flow.leave_watch();
+                }
                 return true;
             }
             // What is wrong with it is found again, and said, on the usual way.

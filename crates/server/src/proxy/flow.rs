@@ -230,11 +230,10 @@ impl Flow {
     }
 
     /// Keeps no deadline until [`Flow::watch`]: whoever polls it keeps one.
-    pub fn unwatched(mut self) -> Flow {
+    pub fn leave_watch(&mut self) {
         if let Clock::Ledger(ledger) = &self.patience.clock {
             self.patience.clock = Clock::Elsewhere(Rc::clone(ledger));
         }
-        self
     }
 
     /// Keeps deadlines from now on, of which so many milliseconds have passed.

@@ -9,7 +9,8 @@ use crate::proxy::asking::{SOON_MS, Soon};
 /// An answer that is waited for.
 pub(super) struct Awaited {
     soon: Soon,
-    meta: Option<long::Meta>,
+    /// Boxed, because few have one, and every session has room for this.
+    meta: Option<Box<long::Meta>>,
     safe: bool,
     /// Octets of the request.
     received_bytes: usize,
@@ -19,7 +20,7 @@ impl Session {
     /// Waits for the answer to a request that the handler has taken.
     pub(super) fn expect(&mut self, soon: Soon, meta: Option<long::Meta>, safe: bool, received_bytes: usize) {
         self.slot.begin(Phase::Handling, SOON_MS);
-        self.awaited = Some(Box::new(Awaited { soon, meta, safe, received_bytes }));
+        self.awaited = Some(Awaited { soon, meta: meta.map(Box::new), safe, received_bytes });
     }
 
     pub(super) fn poll_awaited(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
@@ -43,7 +44,8 @@ impl Session {
     /// The long way, for an answer that has not come.
     fn await_longer(&mut self) -> Turn {
         let Some(awaited) = self.awaited.take() else { return Turn::Wait };
-        let Awaited { soon, meta, safe, received_bytes } = *awaited;
+        let Awaited { soon, meta, safe, received_bytes } = awaited;
+        let meta = meta.map(|meta| *meta);
         let (interim, future) = soon.into_later(self.slot.phase_ms());
         let begun = long::Begun { handled: Handled::Later(future), interim: Some(interim), meta, safe };
         Turn::Long(Box::new(start(begun, received_bytes)))
@@ -51,9 +53,10 @@ impl Session {
 
     fn answer_awaited(&mut self, response: Response) -> Turn {
         let Some(awaited) = self.awaited.take() else { return Turn::Wait };
-        let Awaited { mut soon, meta, safe, received_bytes } = *awaited;
+        let Awaited { mut soon, meta, safe, received_bytes } = awaited;
         let interim = soon.interim();
         if interim.is_some() || !is_short(&response.content) {
+            let meta = meta.map(|meta| *meta);
             let begun = long::Begun { handled: Handled::Ready(response), interim, meta, safe };
             return Turn::Long(Box::new(start(begun, received_bytes)));
         }
@@ -68,7 +71,7 @@ impl Session {
     fn write_awaited(
         &mut self,
         response: &Response,
-        meta: Option<long::Meta>,
+        meta: Option<Box<long::Meta>>,
         received_bytes: usize,
         out: &mut Vec<u8>,
     ) -> Turn {
@@ -84,8 +87,8 @@ impl Session {
             ..Exchange::default()
         };
         let (asked, weight) =
-            (meta.as_ref().map(long::Meta::asked), meta.as_ref().map_or(0, long::Meta::weight));
-        self.record(asked, response, counted, weight, meta.as_ref().map(long::Meta::started), persistence);
+            (meta.as_deref().map(long::Meta::asked), meta.as_deref().map_or(0, long::Meta::weight));
+        self.record(asked, response, counted, weight, meta.as_deref().map(long::Meta::started), persistence);
         let next = match persistence {
             Persistence::Keep => None,
             Persistence::Close(reason) => Some(reason),
