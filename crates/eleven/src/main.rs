@@ -1,5 +1,6 @@
 //! `eleven`: reads the command line, calls the crates, words what went wrong. Decides nothing about HTTP.
 
+mod acme;
 mod admin;
 mod certificates;
 mod cli;

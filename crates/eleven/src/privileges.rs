@@ -46,6 +46,20 @@ pub fn give_up(user: Option<&str>, group: Option<&str>) -> Result<(), Failure> {
     verify(name, user.uid, group)
 }
 
+/// Gives a directory that root has made, and the files in it, to whom the process becomes.
+///
+/// # Errors
+/// If there is no such user or group, or the system refuses.
+pub fn give_directory(user: Option<&str>, group: Option<&str>, directory: &Path) -> Result<(), Failure> {
+    let Some(name) = user.filter(|_| geteuid().is_root()) else { return Ok(()) };
+    let user = find_user(name)?;
+    let group = group.map(find_group).transpose()?.unwrap_or(user.gid);
+    let give = |path: &Path| std::os::unix::fs::lchown(path, Some(user.uid.as_raw()), Some(group.as_raw()));
+    let all = give(directory)
+        .and_then(|()| std::fs::read_dir(directory)?.try_for_each(|entry| give(&entry?.path())));
+    all.map_err(|error| Failure(format!("cannot give {} to {name}: {error}", directory.display())))
+}
+
 /// Looks whether nothing of root is left, and that there is no way back.
 fn verify(name: &str, uid: Uid, gid: Gid) -> Result<(), Failure> {
     let wrong = |what: &str| Failure(format!("became {name}, but {what}; this process must not serve"));

@@ -16,9 +16,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Says to a process that its standard input is the channel to the one it replaces: the number of that one.
 const HANDOVER: &str = "ELEVEN_HANDOVER";
@@ -51,6 +52,8 @@ pub struct Duties {
     pub admin: AdminListener,
     /// The certificates, looked at every few seconds.
     pub certificates: Option<Certificates>,
+    /// Told when there is a new certificate in the files.
+    pub renewed: Arc<Notify>,
     /// What HUP does besides reading certificates.
     pub hang_up: HangUp,
 }
@@ -123,7 +126,7 @@ impl Process {
         duties: Duties,
         manager: &Manager,
     ) -> Result<Told, Failure> {
-        let Duties { what, pid_file, drain_timeout, admin, mut certificates, mut hang_up } = duties;
+        let Duties { what, pid_file, drain_timeout, admin, mut certificates, renewed, mut hang_up } = duties;
         let mut signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -165,6 +168,7 @@ impl Process {
                     }
                     manager.ready();
                 }
+                _ = renewed.notified() => refresh(running, &mut certificates, false),
                 _ = look.tick(), if certificates.is_some() => refresh(running, &mut certificates, false),
                 _ = watch.tick(), if watchdog.is_some() => {
                     if running.is_alive() {

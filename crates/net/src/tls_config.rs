@@ -6,9 +6,11 @@
 use crate::certificate::Facts;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+pub use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
+pub use rustls::server::ClientHello;
+use rustls::server::{ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 pub use rustls::{ClientConfig, ServerConfig};
@@ -235,6 +237,22 @@ impl ServerSettings {
         let chains = self.identities.iter().filter_map(|identity| certificates(&identity.certificate).ok());
         chains.filter_map(|chain| Facts::of(chain.first()?)).collect()
     }
+}
+
+/// Settings that answer a challenge in the handshake: one certificate, one protocol, nothing kept.
+///
+/// # Errors
+/// See [`TlsConfigError`].
+pub fn challenge_settings(made: Made, protocol: &[u8]) -> Result<Arc<ServerConfig>, TlsConfigError> {
+    let provider = provider();
+    let key = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(made.key.into()))?;
+    // Not looked into: the extension that makes it an answer is critical, and unknown to whoever verifies.
+    let pair = CertifiedKey::new(vec![made.certificate.into()], key);
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(BOTH)?;
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName(vec![Arc::new(pair)])));
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
 }
 
 impl Identity {

@@ -1,6 +1,7 @@
 //! Origin server, proxy and application host: the roles of RFC 9110 §3 that answer requests.
 
 pub mod access_log;
+pub mod acme;
 pub mod admin;
 pub mod admin_cache;
 pub mod after;

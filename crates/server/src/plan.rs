@@ -39,6 +39,8 @@ pub struct Plan {
     pub workers: usize,
     /// How the process runs, beside what it serves.
     pub process: ProcessPlan,
+    /// Certificates ordered from an authority.
+    pub acme: Option<AcmePlan>,
     /// Limits and deadlines of connections.
     pub settings: Settings,
     /// Connections in all; 0 for as many as the open files allow.
@@ -74,6 +76,32 @@ pub struct ProcessPlan {
     pub group: Option<Box<str>>,
     /// Workers reach files only where the plan serves or stores some.
     pub sandbox: bool,
+}
+
+/// Certificates that are ordered from an authority (ACME, RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcmePlan {
+    /// The authority's directory, a URL.
+    pub directory: String,
+    /// Where it reaches the operator, URLs such as `mailto:…`.
+    pub contact: Vec<Box<str>>,
+    /// Where certificates and the account are stored.
+    pub store: PathBuf,
+    /// Whom to trust as the authority's server, instead of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Prove names by TLS-ALPN-01 instead of HTTP-01.
+    pub tls_alpn: bool,
+    /// What is ordered.
+    pub certificates: Vec<AcmeCertificate>,
+}
+
+/// A certificate to be ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcmeCertificate {
+    /// Its names.
+    pub names: Vec<String>,
+    /// The file of the certificate, its chain and its key.
+    pub file: PathBuf,
 }
 
 /// An address to listen on.

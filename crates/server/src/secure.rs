@@ -1,6 +1,7 @@
 //! Connections under TLS: the handshake within its deadline, then the session. A client that speaks plain HTTP to a
 //! TLS port is told so in plain HTTP (fault A19). What TLS is made of is `net`'s.
 
+use crate::acme;
 use crate::session;
 use crate::worker::Worker;
 use eleven_net::ledger::{Phase, Slot, Verdict};
@@ -28,13 +29,19 @@ pub(crate) async fn serve(
     slot.begin(Phase::Head, worker.settings().timeouts.handshake_timeout_ms);
     // Boxed: the handshake is large and short, the connection long.
     let accepted = {
-        let accept = Box::pin(TlsStream::accept(stream, |_| Some(config)));
+        let accept =
+            Box::pin(TlsStream::accept(stream, |hello| Some(acme::settings_for(hello).unwrap_or(config))));
         tokio::select! {
             accepted = accept => accepted,
             () = given_up(&slot) => return worker.recorder().handshake(Err("timeout")),
         }
     };
     match accepted {
+        Ok(tls) if tls.connection().alpn_protocol() == Some(acme::PROTOCOL) => {
+            // The handshake was the answer (RFC 8737 §3).
+            worker.recorder().handshake(Ok(()));
+            let _ = Stream::Tls(Box::new(tls)).shutdown_write().await;
+        }
         Ok(tls) => {
             worker.recorder().handshake(Ok(()));
             session::serve(Stream::Tls(Box::new(tls)), peer, local_port, slot, worker).await;

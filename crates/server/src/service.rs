@@ -61,6 +61,9 @@ impl Service {
             response.add(Known::Allow, "GET, HEAD, OPTIONS");
             return response.into();
         }
+        if let Some(response) = crate::acme::answer(request) {
+            return response.into();
+        }
         match self {
             Service::Single(handler) => match handler.handle(request, worker) {
                 Handled::Ready(response) => Handled::Ready(worded(response, request)),

@@ -70,6 +70,7 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
             drain_timeout: DRAIN_TIMEOUT,
             admin,
             certificates: None,
+            renewed: Arc::default(),
             hang_up: HangUp::Calls(Box::new(move |_, _| reloaded.reload())),
         },
     )?;

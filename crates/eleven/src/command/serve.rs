@@ -1,6 +1,7 @@
 //! `eleven serve DIR` and `eleven echo`.
 
 use super::Failure;
+use crate::acme::{self, Acme};
 use crate::admin::AdminListener;
 use crate::certificates::Certificates;
 use crate::cli::{Echo, Listen, Serve};
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// `eleven serve`.
 pub fn serve(options: Serve) -> Result<ExitCode, Failure> {
@@ -58,6 +60,12 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         Err(Refused::Said(code)) => return Ok(code),
         Err(Refused::Failure(failure)) => return Err(failure),
     };
+    let user = listen.user.as_deref().or(plan.process.user.as_deref());
+    let group = listen.group.as_deref().or(plan.process.group.as_deref());
+    if let Some(orders) = &plan.acme {
+        acme::prepare(orders)?;
+        privileges::give_directory(user, group, &orders.store)?;
+    }
     let asked = Certificates::of(&listen.tls)?;
     let mut certificates = Certificates::default();
     let endpoints = endpoints(&plan, asked.as_ref(), None, &mut certificates, |_| None)?;
@@ -65,8 +73,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     let workers = if plan.workers == 0 { eleven_net::worker::default_count() } else { plan.workers };
     let sockets = Sockets::open(&endpoints, workers, process.inherited())?;
     // Nothing is opened, written or started as root beyond this.
-    let user = listen.user.as_deref().or(plan.process.user.as_deref());
-    privileges::give_up(user, listen.group.as_deref().or(plan.process.group.as_deref()))?;
+    privileges::give_up(user, group)?;
     privileges::warn_of_unreadable(certificates.files());
     let confined = plan.process.sandbox && !listen.no_sandbox;
     let sandbox = if confined { Sandbox::new(Reach::of(&plan))? } else { Sandbox::off() };
@@ -94,11 +101,15 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         service,
     };
     let running = start_with(sockets, options)?;
+    let renewed = Arc::new(Notify::new());
+    let acme = plan.acme.clone().map(|orders| Acme::start(orders, renewed.clone())).transpose()?;
     let mut reloading = Reloading {
         file: file.to_owned(),
         quiet: listen.quiet,
         asked,
         sandbox,
+        acme,
+        renewed: renewed.clone(),
         started: plan.clone(),
         current: prepared,
     };
@@ -110,6 +121,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
             drain_timeout: Duration::from_millis(plan.process.drain_timeout_ms),
             admin,
             certificates: (!certificates.is_empty()).then_some(certificates),
+            renewed,
             hang_up: HangUp::Calls(Box::new(move |running, certificates| {
                 let reloaded = reloading.reload(running, certificates);
                 running.metrics().reloaded(reloaded.is_ok());
@@ -205,6 +217,9 @@ struct Reloading {
     /// TLS by the command line.
     asked: Option<(ServerSettings, bool)>,
     sandbox: Sandbox,
+    acme: Option<Acme>,
+    /// Told when there is a new certificate.
+    renewed: Arc<Notify>,
     /// The plan that the process was started with.
     started: Arc<Plan>,
     current: Arc<Prepared>,
@@ -219,6 +234,9 @@ impl Reloading {
     ) -> Result<(), Refused> {
         let plan = load(&self.file)?;
         self.sandbox.check(&Reach::of(&plan))?;
+        if let Some(orders) = &plan.acme {
+            acme::prepare(orders)?;
+        }
         let prepared = Arc::new(Prepared::new(plan, Some(&self.current))?);
         let plan = prepared.plan().clone();
         let mut new = Certificates::default();
@@ -238,8 +256,13 @@ impl Reloading {
             log,
             listen,
         })?;
-        // Nothing can fail from here on.
+        // Nothing can fail from here on, but a thread that orders certificates for the first time.
         new.commit();
+        match (&self.acme, &plan.acme) {
+            (Some(running), orders) => running.replace(orders.clone()),
+            (None, Some(orders)) => self.acme = Some(Acme::start(orders.clone(), self.renewed.clone())?),
+            (None, None) => {}
+        }
         running.metrics().set_certificates(new.facts());
         running.metrics().set_sources(Sources { log: running.log(), ..prepared.sources() });
         running.reopen_logs();
@@ -328,6 +351,7 @@ pub fn run(
             drain_timeout: DRAIN_TIMEOUT,
             admin,
             certificates: (!certificates.is_empty()).then_some(certificates),
+            renewed: Arc::default(),
             hang_up: HangUp::Ends,
         },
     )?;

@@ -125,6 +125,12 @@ pub static ROOT: Section = section(
             "Threads that serve reach files only beneath the directories that this configuration serves or stores in (Landlock, where the kernel has it).",
         ),
         key("server_field", ANY_TEXT, Is("\"\""), "The Server field of responses. Empty: none."),
+        key(
+            "acme",
+            Kind::Section(&ACME),
+            Absent("no certificate is ordered"),
+            "Certificates from an authority, for sites with `acme = true` (RFC 8555).",
+        ),
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
         key(
@@ -208,6 +214,53 @@ pub static LISTENER_TLS: Section = section(
         ),
         key("client_optional", Kind::Bool, Is("false"), "Serve clients that show none, too."),
         key("tls13_only", Kind::Bool, Is("false"), "Nothing older than TLS 1.3."),
+    ],
+);
+
+/// `[acme]`
+pub static ACME: Section = section(
+    "acme",
+    "The authority that issues certificates, and how it is convinced. Nothing waits for it: until a certificate is issued, one made on the spot stands in. Renewed when the authority suggests it (RFC 9773), or after two thirds of its life. By using it you agree to the authority's terms of service.",
+    &[
+        key(
+            "store",
+            DIRECTORY,
+            Required,
+            "Where certificates, keys and the account are kept, for their owner only.",
+        ),
+        key(
+            "directory",
+            Kind::Text("the URL of a directory"),
+            Is("\"https://acme-v02.api.letsencrypt.org/directory\""),
+            "The authority. The default is Let's Encrypt.",
+        ),
+        key(
+            "staging",
+            Kind::Bool,
+            Is("false"),
+            "Ask Let's Encrypt's test system, whose certificates browsers refuse, instead. Try this first: the real one counts failures.",
+        ),
+        key(
+            "contact",
+            Kind::List(&Kind::Text("a URL such as `\"mailto:admin@example.org\"`")),
+            Is("[]"),
+            "Where the authority reaches you.",
+        ),
+        key(
+            "challenge",
+            Kind::Choice(&[
+                ("http-01", "by a request on port 80"),
+                ("tls-alpn-01", "by a handshake on port 443"),
+            ]),
+            Is("\"http-01\""),
+            "How the authority looks whether the names lead here.",
+        ),
+        key(
+            "ca",
+            PATH,
+            Absent("the system's"),
+            "Trust only this certificate (PEM) as the authority's own: for an authority within a company, and for tests.",
+        ),
     ],
 );
 
@@ -525,6 +578,12 @@ pub static SITE: Section = Section {
             "Its certificate chain (PEM), for listeners with `tls`.",
         ),
         key("key", PATH, Absent("see `certificate`"), "The private key of the certificate (PEM)."),
+        key(
+            "acme",
+            Kind::Bool,
+            Is("false"),
+            "Order its certificate from the authority of `[acme]`, for all of `names` and `redirect_names`.",
+        ),
         key("https_only", Kind::Bool, Is("false"), "Plain requests are redirected (308) to `https`."),
         key(
             "root",

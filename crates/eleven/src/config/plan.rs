@@ -1,6 +1,7 @@
 //! Second pass: what the values mean together. Names that lead to two sites, routes without a handler, paths that match
 //! nothing, files that are not there: each with its place, the reason, and what to do.
 
+mod acme;
 mod admin;
 mod apps;
 mod cache;
@@ -30,8 +31,8 @@ use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
 use eleven_server::plan::{
-    AccessLogPlan, CacheRules, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan, Policy,
-    ProcessPlan, Route, Site,
+    AccessLogPlan, AcmePlan, CacheRules, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan,
+    Policy, ProcessPlan, Route, Site,
 };
 use eleven_server::route::{Match, PathMatch};
 use eleven_server::site::{HostPattern, SiteMap};
@@ -96,7 +97,8 @@ impl Builder<'_> {
     }
 
     fn plan(&mut self, root: &Table) -> Plan {
-        let listeners = self.listeners(root);
+        let acme = self.acme(root);
+        let listeners = self.listeners(root, acme.as_ref());
         let trusted_proxies = TrustedProxies {
             networks: self.networks(root, "trusted_proxies"),
             field: match root.text("trusted_proxies_field").map(|text| text.text) {
@@ -124,6 +126,7 @@ impl Builder<'_> {
         Plan {
             listeners,
             workers: root.number("workers") as usize,
+            acme,
             process: ProcessPlan {
                 pid_file: root.text("pid_file").map(|text| self.path(text)),
                 drain_timeout_ms: root.number("drain_timeout"),
@@ -144,8 +147,9 @@ impl Builder<'_> {
         }
     }
 
-    fn listeners(&mut self, root: &Table) -> Vec<Listener> {
+    fn listeners(&mut self, root: &Table, acme: Option<&AcmePlan>) -> Vec<Listener> {
         let identities = self.identities(root);
+        let ordered = acme.map(acme::identities).unwrap_or_default();
         let trusting = !root.list("trusted_proxies").is_empty();
         let mut listeners: Vec<(Listener, Span)> = Vec::new();
         for table in root.sections("listener") {
@@ -164,7 +168,7 @@ impl Builder<'_> {
                         .related(before, "the first time");
                 }
                 None => {
-                    let tls = table.section("tls").map(|tls| self.listener_tls(tls, &identities));
+                    let tls = table.section("tls").map(|tls| self.listener_tls(tls, &identities, &ordered));
                     let proxy_protocol = table.flag("proxy_protocol");
                     if proxy_protocol && !trusting && matches!(address, ListenAddr::Tcp { .. }) {
                         self.error(
@@ -215,8 +219,8 @@ impl Builder<'_> {
         identities
     }
 
-    fn listener_tls(&mut self, tls: &Table, identities: &[Identity]) -> ListenerTls {
-        let settings = ServerSettings {
+    fn listener_tls(&mut self, tls: &Table, identities: &[Identity], ordered: &[Identity]) -> ListenerTls {
+        let mut settings = ServerSettings {
             identities: identities.to_vec(),
             client_trust: tls.texts("client_ca").map(|text| self.path(text)).collect(),
             client_certificate_optional: tls.flag("client_optional"),
@@ -224,14 +228,16 @@ impl Builder<'_> {
         };
         let self_signed = tls.flag("self_signed");
         if identities.is_empty() {
-            if !self_signed {
+            if !self_signed && ordered.is_empty() {
                 self.error(&tls.span, "this listener has no certificate to show").help(
-                    "give a site `certificate` and `key`, or say `self_signed = true` for development".into(),
+                    "give a site `certificate` and `key` or `acme = true`, or say `self_signed = true` for development"
+                        .into(),
                 );
             }
         } else if let Err(why) = settings.build() {
             self.complain(&tls.span_of("client_ca"), why.to_string());
         }
+        settings.identities.extend_from_slice(ordered);
         ListenerTls { settings, self_signed }
     }
 

@@ -1,0 +1,240 @@
+"""Orders certificates from Pebble. The server is started first, while there is no authority, and has to serve all the
+same; then its ports are told to Pebble, which looks for the challenges there. Everything that is waited for is an
+event with a generous bound."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+ELEVEN = sys.argv[1]
+PATIENCE_S = 90
+# Short, so that the renewal is seen: it comes after two thirds of it.
+VALIDITY_S = 30
+
+
+class Failed(Exception):
+    pass
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(what, check):
+    started = time.monotonic()
+    while True:
+        found = check()
+        if found:
+            return found
+        if time.monotonic() - started > PATIENCE_S:
+            raise Failed(f"no {what} within {PATIENCE_S} s")
+        time.sleep(0.1)
+
+
+def is_open(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Program:
+    """A program that is ended with the test; what it says is kept."""
+
+    def __init__(self, args, **more):
+        self.process = subprocess.Popen(args, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, **more)
+        self.said = []
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        for line in self.process.stdout:
+            self.said.append(line)
+
+    def text(self):
+        return "".join(self.said)
+
+    def end(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def openssl(*args, **more):
+    return subprocess.run(["openssl", *args], check=True, capture_output=True, **more).stdout
+
+
+def authority_certificate(folder):
+    """A root, and what Pebble shows on its own port."""
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+            "-subj", "/CN=test root", "-keyout", f"{folder}/root.key", "-out", f"{folder}/root.pem")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=pebble",
+            "-keyout", f"{folder}/pebble.key", "-out", f"{folder}/pebble.csr")
+    with open(f"{folder}/ext", "w") as file:
+        file.write("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    openssl("x509", "-req", "-in", f"{folder}/pebble.csr", "-CA", f"{folder}/root.pem", "-CAkey", f"{folder}/root.key",
+            "-CAcreateserial", "-days", "2", "-extfile", f"{folder}/ext", "-out", f"{folder}/pebble.pem")
+
+
+def shown(port, name):
+    """What is shown for a name: issuer, serial number and names."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as plain:
+        with context.wrap_socket(plain, server_hostname=name) as secured:
+            der = secured.getpeercert(binary_form=True)
+            secured.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while True:
+                piece = secured.recv(65536)
+                if not piece:
+                    break
+                answer += piece
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        raise Failed(f"{name}: {answer[:100]!r}")
+    text = openssl("x509", "-inform", "DER", "-noout", "-issuer", "-serial", "-ext", "subjectAltName", input=der).decode()
+    return {
+        "issuer": re.search(r"issuer=(.*)", text).group(1),
+        "serial": re.search(r"serial=(.*)", text).group(1),
+        "names": sorted(re.findall(r"DNS:([^,\s]+)", text)),
+    }
+
+
+def scenario(challenge):
+    folder = tempfile.mkdtemp(prefix="eleven-acme-")
+    programs = []
+    try:
+        authority_certificate(folder)
+        api, management, dns, control = free_port(), free_port(), free_port(), free_port()
+        os.mkdir(f"{folder}/www")
+        with open(f"{folder}/www/index.html", "w") as file:
+            file.write("home\n")
+        with open(f"{folder}/eleven.toml", "w") as file:
+            file.write(f"""
+workers = 2
+[log]
+access = "off"
+[acme]
+store = "store"
+directory = "https://127.0.0.1:{api}/dir"
+ca = "root.pem"
+challenge = "{challenge}"
+contact = "mailto:admin@one.test"
+[[listener]]
+address = "127.0.0.1:0"
+[[listener]]
+address = "localhost:0"
+tls = true
+[[site]]
+names = ["one.test", "www.one.test"]
+root = "www"
+acme = true
+[[site]]
+names = "two.test"
+https_only = true
+root = "www"
+acme = true
+[[site]]
+names = "elsewhere.test"
+root = "www"
+acme = true
+""")
+        server = Program([ELEVEN, "serve", "--config", "eleven.toml"], cwd=folder)
+        programs.append(server)
+        plain = int(wait_for("plain port", lambda: re.search(r"http://127.0.0.1:(\d+)/", server.text())).group(1))
+        secured = int(wait_for("TLS port", lambda: re.search(r"https://127.0.0.1:(\d+)/", server.text())).group(1))
+
+        # Nobody issues anything, and it serves all the same.
+        first = shown(secured, "one.test")
+        if "stands in" not in first["issuer"]:
+            raise Failed(f"what is shown before anything was issued: {first}")
+        wait_for("word about the authority out of reach", lambda: "no certificate for" in server.text())
+
+        usage = subprocess.run(["pebble-challtestsrv", "-h"], capture_output=True, text=True)
+        # Newer versions also speak DNS over HTTPS, on a port of their own unless told not to.
+        quiet = ["-doh", ""] if "-doh" in usage.stdout + usage.stderr else []
+        programs.append(Program(["pebble-challtestsrv", *quiet, "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "",
+                                 "-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{control}",
+                                 "-http01", "", "-https01", "", "-tlsalpn01", ""]))
+        wait_for("name server", lambda: is_open(control))
+        # This name leads to an address where nobody listens.
+        urllib.request.urlopen(urllib.request.Request(
+            f"http://127.0.0.1:{control}/add-a",
+            data=json.dumps({"host": "elsewhere.test.", "addresses": ["127.0.0.9"]}).encode()), timeout=20).close()
+        with open(f"{folder}/pebble.json", "w") as file:
+            json.dump({"pebble": {
+                "listenAddress": f"127.0.0.1:{api}", "managementListenAddress": f"127.0.0.1:{management}",
+                "certificate": f"{folder}/pebble.pem", "privateKey": f"{folder}/pebble.key",
+                "httpPort": plain, "tlsPort": secured, "ocspResponderURL": "",
+                "externalAccountBindingRequired": False, "certificateValidityPeriod": VALIDITY_S}}, file)
+        programs.append(Program(["pebble", "-config", f"{folder}/pebble.json", "-dnsserver", f"127.0.0.1:{dns}"],
+                                env={**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_VA_ALWAYS_VALID": "0",
+                                     "PEBBLE_WFE_NONCEREJECT": "10"}))
+
+        def issued(name):
+            found = shown(secured, name)
+            return found if "Pebble" in found["issuer"] else None
+
+        one = wait_for("certificate for one.test", lambda: issued("one.test"))
+        two = wait_for("certificate for two.test", lambda: issued("two.test"))
+        if one["names"] != ["one.test", "www.one.test"] or two["names"] != ["two.test"]:
+            raise Failed(f"names {one} {two}")
+        for name in os.listdir(f"{folder}/store"):
+            mode = os.stat(f"{folder}/store/{name}").st_mode & 0o777
+            if mode != 0o600:
+                raise Failed(f"{name} has mode {mode:o}")
+        accounts = [name for name in os.listdir(f"{folder}/store") if name.startswith("account-")]
+        if len(accounts) != 1 or server.text().count("an account was registered") != 1:
+            raise Failed(f"accounts: {accounts}")
+
+        # What is refused is said, and hurts nobody else.
+        wait_for("word about the name that leads elsewhere",
+                 lambda: re.search(r"no certificate for elsewhere\.test .*127\.0\.0\.9", server.text()))
+        if "stands in" not in shown(secured, "elsewhere.test")["issuer"]:
+            raise Failed("a certificate for a name that leads elsewhere")
+
+        # And they are renewed before their time is up.
+        renewed = wait_for("renewal", lambda: (now := issued("one.test")) and now["serial"] != one["serial"] and now)
+        print(f"{challenge}: issued {one['serial']} and {two['serial']}, renewed as {renewed['serial']}")
+    except BaseException:
+        for program in programs:
+            print(f"---- {program.process.args[0]}\n{program.text()[-5000:]}", file=sys.stderr)
+        raise
+    finally:
+        for program in programs:
+            program.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main():
+    failures = []
+
+    def run(challenge):
+        try:
+            scenario(challenge)
+        except BaseException as error:
+            failures.append(f"{challenge}: {error}")
+
+    threads = [threading.Thread(target=run, args=(challenge,)) for challenge in ("http-01", "tls-alpn-01")]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        sys.exit("\n".join(failures))
+    print(f"ok, in {time.monotonic() - started:.0f} s")
+
+
+main()
