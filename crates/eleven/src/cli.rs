@@ -235,6 +235,12 @@ pub struct Forward {
     /// A file of users and password hashes (htpasswd): whoever is in it may use it.
     #[arg(long, value_name = "FILE")]
     pub users: Option<PathBuf>,
+    /// A file of users for the Digest scheme (htdigest, realm `proxy`): the password never crosses the wire.
+    #[arg(long, value_name = "FILE")]
+    pub digest: Option<PathBuf>,
+    /// Another proxy through which everything goes: http[s]://[USER:PASSWORD@]HOST[:PORT].
+    #[arg(long, value_name = "URL")]
+    pub parent: Option<String>,
     /// A private network that it may lead to. May be given several times.
     #[arg(long, value_name = "NETWORK")]
     pub allow_destination: Vec<ipnet::IpNet>,

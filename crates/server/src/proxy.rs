@@ -521,6 +521,8 @@ fn proxy_error(failure: &Failure) -> ProxyError {
         (Cause::Timeout(_), Phase::Connect | Phase::Tunnel | Phase::Tls) => E::ConnectionTimeout,
         (Cause::Certificate(_), _) => E::TlsCertificateError,
         (_, Phase::Tls) => E::TlsProtocolError,
+        // Another proxy said no.
+        (Cause::Status(_), Phase::Tunnel) => E::ConnectionRefused,
         (Cause::Unusable(_), Phase::Connect) => E::DestinationIpProhibited,
         (Cause::Io(Io::HostUnreachable | Io::NetworkUnreachable, _), Phase::Connect) => {
             E::DestinationIpUnroutable

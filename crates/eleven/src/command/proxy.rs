@@ -4,23 +4,26 @@ use super::Failure;
 use super::serve::run;
 use crate::cli::{Forward, Proxy};
 use eleven_cache::memory;
+use eleven_client::proxies;
 use eleven_net::listener::ListenAddr;
 use eleven_net::tls_config::{ClientSettings, Trust};
 use eleven_semantics::caching::{Cookies, Policy};
 use eleven_semantics::forwarding::is_pseudonym;
 use eleven_semantics::uri::Uri;
+use eleven_server::before::auth::{Basic, Digest, DigestFile, PasswordFile};
 use eleven_server::handler::Handler;
 use eleven_server::metrics::Sources;
 use eleven_server::plan::{CachePlan, CacheRules};
 use eleven_server::proxy::buffer::BufferPlan;
 use eleven_server::proxy::caching::{Caching, CachingPlan};
 use eleven_server::proxy::health::HealthPlan;
-use eleven_server::proxy::open::{OpenPlan, OpenProxy};
+use eleven_server::proxy::open::{OpenPlan, OpenProxy, Parent};
 use eleven_server::proxy::sticky::StickyPlan;
 use eleven_server::proxy::upstream::{Place, ServerPlan};
 use eleven_server::proxy::{Gateway, GatewayPlan, HostPolicy, unique_pseudonym};
 use eleven_server::service::Service;
 use eleven_server::store;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -122,6 +125,9 @@ fn pseudonym(given: Option<&str>) -> Result<String, Failure> {
     }
 }
 
+/// How long a nonce of the Digest scheme is good for.
+const NONCE_LIFETIME_S: i64 = 300;
+
 /// `eleven forward`.
 pub fn forward(options: Forward) -> Result<ExitCode, Failure> {
     let mut plan = OpenPlan::new(&pseudonym(options.via.as_deref())?);
@@ -129,8 +135,12 @@ pub fn forward(options: Forward) -> Result<ExitCode, Failure> {
     plan.destinations = options.allow_destination;
     plan.connect_ports = options.connect_port;
     if let Some(file) = &options.users {
-        plan.authentication = users(file)?;
+        plan.authentication.basic = Some(users(file)?);
     }
+    if let Some(file) = &options.digest {
+        plan.authentication.digest = Some(digest(file)?);
+    }
+    plan.parent = options.parent.as_deref().map(parent).transpose()?;
     let closed = !plan.authentication.is_required() && plan.clients.is_empty();
     for address in &options.listen.listen {
         if let ListenAddr::Tcp { port, .. } = address {
@@ -167,10 +177,22 @@ fn is_local(address: &ListenAddr) -> bool {
     }
 }
 
-fn users(file: &std::path::Path) -> Result<eleven_server::before::auth::Authentication, Failure> {
-    use eleven_server::before::auth::{Authentication, Basic, PasswordFile};
+fn users(file: &Path) -> Result<Basic, Failure> {
     let key = eleven_net::random::bytes::<32>()?;
-    let basic = Basic::new("proxy", PasswordFile::default(), Some(file.to_owned()), key)
-        .map_err(|error| Failure(format!("{}: {error}", file.display())))?;
-    Ok(Authentication { basic: Some(basic), digest: None })
+    Basic::new("proxy", PasswordFile::default(), Some(file.to_owned()), key)
+        .map_err(|error| Failure(format!("{}: {error}", file.display())))
+}
+
+fn digest(file: &Path) -> Result<Digest, Failure> {
+    let fail = |why: &dyn std::fmt::Display| Failure(format!("{}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| fail(&error))?;
+    let users = DigestFile::parse(&text, "proxy").map_err(|error| fail(&error))?;
+    Ok(Digest::new("proxy", users, NONCE_LIFETIME_S, true, eleven_net::random::bytes::<32>()?))
+}
+
+/// The proxy that is next on the way. What is said of it is not shown: its credentials stand in the URL.
+fn parent(url: &str) -> Result<Parent, Failure> {
+    let proxy = proxies::Proxy::parse(url).map_err(|why| Failure(format!("the parent: {why}")))?;
+    let tls = proxy.uri.is_secure().then(|| ClientSettings::default().build()).transpose()?;
+    Ok(Parent { proxy, tls })
 }

@@ -1059,6 +1059,19 @@ pub static FORWARD: Section = section(
             "Passwords for everybody else (407).",
         ),
         key(
+            "digest",
+            Kind::Section(&DIGEST),
+            Absent("as `basic`"),
+            "Passwords that never cross the wire (407).",
+        ),
+        key(
+            "parent",
+            Kind::Text("the URL of a proxy such as `\"http://proxy.example:3128\"`"),
+            Absent("everything goes to where it leads"),
+            "Another proxy through which everything goes. It looks names up and says where they may lead; special addresses are refused here all the same.",
+        ),
+        key("parent_user", Kind::Secret, Absent("none"), "Who we are there: `\"USER:PASSWORD\"`."),
+        key(
             "destinations",
             Kind::List(&NETWORK),
             Is("[]"),

@@ -12,9 +12,11 @@ use crate::before::auth::{Authentication, Denied, Judgement, Outcome};
 use crate::handler::Handled;
 use crate::request::Request;
 use crate::response::{Content, Response};
+use eleven_client::connector::proxy_authorization;
 use eleven_client::error::{Cause, Failure};
-use eleven_client::exchange::Connection;
+use eleven_client::exchange::{Connection, Event};
 use eleven_client::pool::{Key, Pool, PoolLimits};
+use eleven_client::proxies::Proxy;
 use eleven_messaging::client::Request as Outgoing;
 use eleven_messaging::{CloseReason, Config, Expectation};
 use eleven_net::dial::{self, Destinations, Dialer};
@@ -66,6 +68,18 @@ pub struct OpenPlan {
     pub tunnels: TunnelLimits,
     /// Say in Proxy-Status what happened in words.
     pub tell_details: bool,
+    /// The proxy through which everything goes. It looks names up, and says where they may lead; what is refused by
+    /// its address alone is refused here.
+    pub parent: Option<Parent>,
+}
+
+/// Another proxy, next on the way.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// Where it is, with our credentials there.
+    pub proxy: Proxy,
+    /// TLS to it.
+    pub tls: Option<Arc<eleven_net::tls_config::ClientConfig>>,
 }
 
 impl OpenPlan {
@@ -86,6 +100,7 @@ impl OpenPlan {
             protocol: Arc::new(protocol),
             tunnels: TunnelLimits::default(),
             tell_details: true,
+            parent: None,
         }
     }
 }
@@ -95,6 +110,8 @@ pub struct OpenProxy {
     plan: Arc<OpenPlan>,
     pool: Pool,
     dialer: Dialer,
+    /// To the parent, which may be anywhere: the operator named it.
+    to_parent: Dialer,
     rules: Rc<Rules>,
     watch: Watch,
     /// Servers that speak HTTP/1.0, and until when that is believed.
@@ -119,8 +136,10 @@ impl OpenProxy {
         tokio::task::spawn_local(pool.clone().sweep_every(super::SWEEP));
         let destinations = Destinations::Public(plan.destinations.clone().into());
         let options = dial::Options { destinations, ..plan.dial.clone() };
+        let to_parent = Dialer::new(resolver.clone(), plan.dial.clone());
         Rc::new(OpenProxy {
             dialer: Dialer::new(resolver, options),
+            to_parent,
             rules: Rc::new(plan.rules.clone()),
             watch: Watch::start(),
             pool,
@@ -136,7 +155,7 @@ impl OpenProxy {
         Handled::later(async move {
             let version = request.head.version;
             let mut response = match proxy.admit(&request).await {
-                Ok(()) if request.head.method == Method::Connect => proxy.connect(&request).await,
+                Ok(()) if request.head.method == Method::Connect => proxy.connect(request).await,
                 Ok(()) => proxy.ask(request).await.unwrap_or_else(|failed| *failed),
                 Err(response) => *response,
             };
@@ -174,8 +193,14 @@ impl OpenProxy {
             let _ = credentials.push(Known::Authorization, value);
         }
         let now_s = clock::unix_seconds();
-        let (method, target) = (request.head.method.as_str(), request.head.target.as_bytes());
-        let outcome: Outcome = match authentication.judge(&credentials, method, target, now_s) {
+        let method = request.head.method.as_str();
+        let judge = |target: &[u8]| authentication.judge(&credentials, method, target, now_s);
+        let mut judgement = judge(request.head.target.as_bytes());
+        if matches!(judgement, Judgement::Settled(Err(Denied::Malformed))) && request.is_absolute() {
+            // RFC 7616 §3.4.6 wants the target that stands in the request line; curl and others name its path.
+            judgement = judge(&request.head.target.path_and_query());
+        }
+        let outcome: Outcome = match judgement {
             Judgement::Settled(outcome) => outcome,
             Judgement::Hash(job) => {
                 tokio::task::spawn_blocking(move || job.run()).await.unwrap_or(Err(Denied::Busy))
@@ -242,7 +267,17 @@ impl OpenProxy {
         let Some((name, port)) = Authority::parse(&host).ok().and_then(|a| host_and_port(&a, 80)) else {
             return Ok(Response::new(Status::BAD_REQUEST));
         };
-        let key = Rc::new(Key { host: name, port, ..Key::default() });
+        if let Some(parent) = &self.plan.parent {
+            if self.is_refused_by_address(&name) {
+                return Ok(self.error(ProxyError::DestinationIpProhibited, None));
+            }
+            if let Some(credentials) = proxy_authorization(&parent.proxy) {
+                // Base64 is a valid value.
+                let _ = request.head.fields.push(Known::ProxyAuthorization, credentials);
+            }
+        }
+        let proxy = self.plan.parent.as_ref().map(|parent| parent.proxy.uri.host_and_port());
+        let key = Rc::new(Key { host: name, port, proxy, ..Key::default() });
         let expects = request.head.expectation == Expectation::Continue;
         if expects && self.is_old(&key) {
             return Ok(Response::new(Status::EXPECTATION_FAILED));
@@ -250,7 +285,11 @@ impl OpenProxy {
         let interim = request.interim();
         let length = length(&request);
         let mut upload = upload(std::mem::take(&mut request.content));
-        let target = onward_target(&request);
+        let target = match &self.plan.parent {
+            // 9112-3.2.2-01: to a proxy in absolute-form, as it came.
+            Some(_) => request.head.target.as_bytes().to_vec(),
+            None => onward_target(&request),
+        };
         let mut fresh = false;
         loop {
             let outgoing = Outgoing {
@@ -299,9 +338,39 @@ impl OpenProxy {
     }
 
     async fn open(&self, key: &Rc<Key>) -> Result<Connection, Failure> {
+        if let Some(parent) = &self.plan.parent {
+            return self.open_parent(parent).await;
+        }
         let (stream, address) = self.dial(&key.host, key.port).await?;
         let name = format!("{}:{}", key.host, key.port);
         Ok(Connection::new(stream, Arc::clone(&self.plan.protocol), name, Some(address)))
+    }
+
+    async fn open_parent(&self, parent: &Parent) -> Result<Connection, Failure> {
+        let uri = &parent.proxy.uri;
+        let (mut stream, address) =
+            self.to_parent.tcp(uri.host(), uri.port()).await.map_err(Failure::dial)?;
+        if let Some(tls) = &parent.tls {
+            stream = self.to_parent.tls(stream, uri.host(), tls).await.map_err(Failure::dial)?;
+        }
+        Ok(Connection::new(stream, Arc::clone(&self.plan.protocol), uri.host_and_port(), Some(address)))
+    }
+
+    /// Whether a destination needs no resolver to be refused.
+    fn is_refused_by_address(&self, host: &str) -> bool {
+        let destinations = &self.dialer.options().destinations;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match bare.parse::<IpAddr>() {
+            Ok(ip) => destinations.refuses(ip).is_some(),
+            // RFC 6761 §6.3: these are the parent's own loopback.
+            Err(_) if is_localhost(bare) => destinations.refuses(IpAddr::from([127, 0, 0, 1])).is_some(),
+            // Whatever ends in a number is an address in some notation, which only its reader knows.
+            Err(_) => bare
+                .trim_end_matches('.')
+                .rsplit('.')
+                .next()
+                .is_some_and(|label| label.starts_with(|first: char| first.is_ascii_digit())),
+        }
     }
 
     /// Connects, and makes sure that it did not connect to this process (fault X15): who is reached under the
@@ -340,12 +409,22 @@ impl OpenProxy {
 
     // --- CONNECT ---
 
-    async fn connect(&self, request: &Request) -> Response {
-        let refuse = |error| {
-            let mut response = self.error(error, None);
-            response.close = Some(CloseReason::ConnectRefused);
-            response
+    async fn connect(&self, mut request: Request) -> Response {
+        let mut response = match self.tunnel(&mut request).await {
+            Ok(tunnel) => {
+                let mut response = Response::new(Status::OK);
+                response.content = Content::Switch(Box::new(tunnel));
+                return response;
+            }
+            Err(response) => *response,
         };
+        // What the client sent behind it is no request (RFC 9931 §3).
+        response.close = Some(CloseReason::ConnectRefused);
+        response
+    }
+
+    async fn tunnel(&self, request: &mut Request) -> Result<Tunnel, Box<Response>> {
+        let refuse = |error| Err(Box::new(self.error(error, None)));
         let authority = request.head.target.authority().and_then(|text| Authority::parse(text).ok());
         let Some((host, port)) = authority.and_then(|authority| host_and_port(&authority, 0)) else {
             return refuse(ProxyError::HttpRequestError);
@@ -353,19 +432,64 @@ impl OpenProxy {
         if !self.plan.connect_ports.contains(&port) {
             return refuse(ProxyError::HttpRequestDenied); // 9110-9.3.6-05, fault X14
         }
-        match self.dial(&host, port).await {
-            Ok((inbound, _)) => {
-                let tunnel =
-                    Tunnel { inbound, early: Vec::new(), limits: self.plan.tunnels, held: Box::new(()) };
-                let mut response = Response::new(Status::OK);
-                response.content = Content::Switch(Box::new(tunnel));
-                response
+        // Fault X18: two proxies that take each other for the next would go round for ever.
+        let head = &mut request.head;
+        let hop = hop(&request.peer, b"");
+        if let Err(refusal) =
+            forwarding::request(&head.method, head.version, false, &mut head.fields, &self.rules, &hop)
+        {
+            return Err(super::refused(refusal, &self.rules.pseudonym).into());
+        }
+        let opened = match &self.plan.parent {
+            None => self.dial(&host, port).await.map(|(stream, _)| (stream, Vec::new())),
+            Some(_) if self.is_refused_by_address(&host) => {
+                return refuse(ProxyError::DestinationIpProhibited);
             }
-            Err(failure) => {
-                let mut response = self.failed(&failure);
-                response.close = Some(CloseReason::ConnectRefused);
-                response
+            Some(parent) => self.tunnel_through(parent, &host, port, &head.fields).await,
+        };
+        match opened {
+            Ok((inbound, early)) => {
+                Ok(Tunnel { inbound, early, limits: self.plan.tunnels, held: Box::new(()) })
             }
+            Err(failure) => Err(self.failed(&failure).into()),
+        }
+    }
+
+    /// Has the parent open a tunnel.
+    async fn tunnel_through(
+        &self,
+        parent: &Parent,
+        host: &str,
+        port: u16,
+        fields: &Fields,
+    ) -> Result<(Stream, Vec<u8>), Failure> {
+        let mut connection = self.open_parent(parent).await?;
+        let target = format!("{host}:{port}");
+        let mut own = Fields::new();
+        for via in fields.all(Known::Via) {
+            let _ = own.push(Known::Via, via);
+        }
+        if let Some(credentials) = proxy_authorization(&parent.proxy) {
+            let _ = own.push(Known::ProxyAuthorization, credentials);
+        }
+        connection.send(&Outgoing::new(&Method::Connect, target.as_bytes(), target.as_bytes(), &own))?;
+        let limit_ms = self.plan.timeouts.head_timeout_ms;
+        let answered = tokio::time::timeout(Duration::from_millis(limit_ms), async {
+            connection.flush().await?;
+            loop {
+                match connection.receive().await? {
+                    Event::Interim => {}
+                    Event::Switched => return Ok::<bool, Failure>(true),
+                    _ => return Ok(false),
+                }
+            }
+        });
+        let fail = |cause| Failure::new(eleven_client::Phase::Tunnel, cause).at(target.as_str(), None);
+        match answered.await {
+            Err(_) => Err(fail(Cause::Timeout(limit_ms))),
+            Ok(Err(failure)) => Err(fail(failure.cause)),
+            Ok(Ok(false)) => Err(fail(Cause::Status(connection.head().status.code()))),
+            Ok(Ok(true)) => Ok(connection.into_tunnel()),
         }
     }
 
@@ -378,6 +502,13 @@ impl OpenProxy {
         let details = failure.filter(|_| self.plan.tell_details).map(Failure::to_string);
         error_response(error, &self.rules.pseudonym, details.as_deref())
     }
+}
+
+/// `localhost` and the names below it.
+fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let top = name.rsplit('.').next().unwrap_or(name);
+    top.eq_ignore_ascii_case("localhost")
 }
 
 /// Host in canonical form, and port.

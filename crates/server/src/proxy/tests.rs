@@ -1118,3 +1118,131 @@ client
         |plan| plan.authentication = Authentication { basic: Some(basic), digest: None },
     );
 }
+
+/// A plan whose next proxy is at this address, with credentials there.
+fn through(parent: SocketAddr) -> OpenPlan {
+    let proxy = eleven_client::proxies::Proxy::parse(&format!("http://me:secret@{parent}")).unwrap();
+    let mut plan = OpenPlan::new("me");
+    plan.tell_details = false;
+    plan.parent = Some(super::open::Parent { proxy, tls: None });
+    plan
+}
+
+/// 9112-3.2.2-01, 9110-11.7.2-01, 9110-9.3.6-R1; fault X05: through a parent requests go in absolute-form, with our
+/// credentials and not the client's; tunnels are asked for.
+#[test]
+fn everything_goes_through_a_parent() {
+    let stage = Stage::new(
+        r#"
+server parent
+  expect
+    | GET http://h.example/x?y HTTP/1.1
+    | Host: h.example
+    | Via: 1.1 me
+    | Proxy-Authorization: Basic bWU6c2VjcmV0
+    |
+  send "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+  accept
+  expect
+    | CONNECT h.example:443 HTTP/1.1
+    | Host: h.example:443
+    | Via: 1.1 me
+    | Proxy-Authorization: Basic bWU6c2VjcmV0
+    |
+  send "HTTP/1.1 200 OK\r\n\r\nearly"
+  expect "hello"
+  send "world"
+  close
+client
+  send "GET http://h.example/x?y HTTP/1.1\r\nHost: h.example\r\nProxy-Authorization: Basic Y2xpZW50OnM=\r\n\r\n"
+  skip-to "\r\n\r\n"
+  expect "hi"
+  connect
+  send "CONNECT h.example:443 HTTP/1.1\r\nHost: h.example:443\r\n\r\n"
+  expect
+    | HTTP/1.1 200 OK
+    | ...
+    |
+  expect "early"
+  send "hello"
+  expect "world"
+  expect-close
+"#,
+    );
+    let front = Front::forward(through(stage.address("parent")));
+    stage.with("target", front.address).run();
+}
+
+/// RFC 9931 §3; faults X11, X15, X18, S75: what a parent refuses is refused, and the connection ends; what
+/// is special by its address never gets there; two proxies that lead to each other are noticed.
+#[test]
+fn what_does_not_go_through_a_parent() {
+    let stage = Stage::new(
+        r#"
+server parent
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nsecret"
+client
+  send "CONNECT h.example:443 HTTP/1.1\r\nHost: h.example:443\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+  expect
+    | HTTP/1.1 502 Bad Gateway
+    | ...
+    | Proxy-Status: me; error=connection_refused
+    | ...
+    | Connection: close
+    |
+  expect "502 Bad Gateway\n"
+  wait-for-close
+"#,
+    );
+    let front = Front::forward(through(stage.address("parent")));
+    stage.with("target", front.address).run();
+
+    // Whoever asks the parent gets another error.
+    let nobody = Nobody::new();
+    let front = Front::forward(through(([127, 0, 0, 1], nobody.port()).into()));
+    for (method, target, status, error) in [
+        ("GET", "http://127.0.0.1/", 502, "destination_ip_prohibited"),
+        ("GET", "http://localhost./", 502, "destination_ip_prohibited"),
+        ("GET", "http://a.localhost/", 502, "destination_ip_prohibited"),
+        ("GET", "http://[::ffff:10.0.0.1]/", 502, "destination_ip_prohibited"),
+        ("GET", "http://0x7f.1/", 502, "destination_ip_prohibited"),
+        ("GET", "http://2130706433/", 502, "destination_ip_prohibited"),
+        ("CONNECT", "169.254.169.254:443", 502, "destination_ip_prohibited"),
+        ("CONNECT", "h.example:25", 403, "http_request_denied"),
+        ("GET", "http://1.1.1.1/", 502, "connection_refused"),
+        ("CONNECT", "h.example:443", 502, "connection_refused"),
+    ] {
+        let mut stream = front.connect();
+        write!(stream, "{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let response = Reader::new(stream).response(method).unwrap();
+        assert_eq!(response.status, status, "{target}");
+        assert_eq!(response.field("proxy-status"), Some(&*format!("me; error={error}")), "{target}");
+        assert!(method == "GET" || response.says_close());
+    }
+    for (method, target) in [("GET", "http://h.example/"), ("CONNECT", "h.example:443")] {
+        let mut stream = front.connect();
+        write!(stream, "{method} {target} HTTP/1.1\r\nHost: h\r\nVia: 1.1 other, 1.1 me\r\n\r\n").unwrap();
+        assert_eq!(Reader::new(stream).response(method).unwrap().status, 508);
+    }
+}
+
+/// Fault X12: it is addresses that are judged, those that are then connected to: what a name is made to mean, by whom and
+/// when, changes nothing.
+#[test]
+fn names_lead_nowhere_that_their_addresses_may_not() {
+    let stage = Stage::new("server origin\n  skip-to \"never\"\n");
+    let port = stage.address("origin").port();
+    let plan = Arc::new(OpenPlan { tell_details: false, ..OpenPlan::new("me") });
+    let front = Front::start(Arc::new(move || {
+        let resolver = Resolver::new(resolve::Limits::default());
+        resolver.set("both.example", None, &["127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()]);
+        resolver.set("inside.example", None, &["::1".parse().unwrap()]);
+        Service::single(Handler::Forward(OpenProxy::with_resolver(Arc::clone(&plan), resolver)))
+    }));
+    for name in ["both.example", "inside.example", "both.example"] {
+        let response = get(&front, &format!("http://{name}:{port}/"));
+        assert_eq!(response.status, 502);
+        assert_eq!(response.field("proxy-status"), Some("me; error=destination_ip_prohibited"));
+    }
+}

@@ -4,16 +4,17 @@
 use super::Builder;
 use crate::config::diagnose::nearest;
 use crate::config::raw::{Span, Table, Text};
+use eleven_client::proxies::Proxy;
 use eleven_net::listener::ListenAddr;
 use eleven_net::proxy_protocol;
 use eleven_net::tls_config::{ClientSettings, Identity, Trust};
 use eleven_semantics::cookie::{InvalidCookie, SameSite};
 use eleven_semantics::forwarding::{Provenance, Told, Trailers, is_pseudonym};
-use eleven_semantics::uri::Uri;
+use eleven_semantics::uri::{Uri, Userinfo};
 use eleven_server::plan::HandlerPlan;
 use eleven_server::proxy::buffer::BufferPlan;
 use eleven_server::proxy::health::HealthPlan;
-use eleven_server::proxy::open::OpenPlan;
+use eleven_server::proxy::open::{OpenPlan, Parent};
 use eleven_server::proxy::sticky::{Secure, StickyPlan};
 use eleven_server::proxy::upstream::{Balance, Ejection, HashKey, Place, ServerPlan};
 use eleven_server::proxy::{GatewayPlan, HostPolicy, unique_pseudonym};
@@ -352,16 +353,53 @@ impl Builder<'_> {
         if let Some(basic) = table.section("basic") {
             plan.authentication.basic = self.basic(basic);
         }
+        if let Some(digest) = table.section("digest") {
+            plan.authentication.digest = self.digest(digest);
+        }
+        if let Some(text) = table.text("parent") {
+            plan.parent = Some(self.parent(text, table.text("parent_user"))?);
+        }
         plan.own_ports = self.listeners.iter().filter_map(port).collect();
-        if plan.clients.is_empty() && !table.is_written("basic") {
+        let has_users = table.is_written("basic") || table.is_written("digest");
+        if plan.clients.is_empty() && !has_users {
             let open = self.listeners.iter().find(|address| !is_local(address)).map(ToString::to_string);
             if let Some(open) = open {
                 self.error(&table.span, format!("everybody who reaches {open} could use this proxy"))
-                    .help("say who may: `clients = [\"10.0.0.0/8\"]`, or `basic`".into());
+                    .help("say who may: `clients = [\"10.0.0.0/8\"]`, `basic` or `digest`".into());
                 return None;
             }
         }
         Some(HandlerPlan::Forward(Arc::new(plan)))
+    }
+}
+
+impl Builder<'_> {
+    /// The proxy that is next on the way.
+    fn parent(&mut self, text: Text<'_>, user: Option<Text<'_>>) -> Option<Parent> {
+        let mut proxy = match Proxy::parse(text.text) {
+            Ok(proxy) if proxy.userinfo.is_some() => {
+                self.error(text.span, "a URL in the configuration holds no password")
+                    .help("who we are there stands in `parent_user`".into());
+                return None;
+            }
+            Ok(proxy) => proxy,
+            Err(why) => {
+                self.complain(text.span, why);
+                return None;
+            }
+        };
+        proxy.userinfo = user.map(|user| {
+            let (user, password) = user.text.split_once(':').unwrap_or((user.text, ""));
+            Userinfo { user: user.into(), password: Some(password.into()) }
+        });
+        let tls = match proxy.uri.is_secure().then(|| ClientSettings::default().build()).transpose() {
+            Ok(tls) => tls,
+            Err(why) => {
+                self.complain(text.span, format!("TLS to the parent: {why}"));
+                return None;
+            }
+        };
+        Some(Parent { proxy, tls })
     }
 }
 
