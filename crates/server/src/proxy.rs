@@ -153,6 +153,8 @@ pub struct Gateway {
     dialer: Dialer,
     budget: Budget,
     sticky: Option<Sticky>,
+    /// For content that is taken whole without being told to.
+    short: BufferPlan,
     watch: Watch,
     spare: Spare,
     /// Rules for clients whose word is replaced, and for those whose word is kept.
@@ -187,6 +189,7 @@ impl Gateway {
             pool,
             budget: Budget::new(plan.retries_per_ten),
             sticky: plan.sticky.as_ref().map(|sticky| Sticky::new(sticky, &plan.servers)),
+            short: BufferPlan::short(),
             watch: Watch::start(),
             spare: Spare::default(),
             replace: Rc::new(plan.rules.clone()),

@@ -180,7 +180,11 @@ impl Gateway {
         asking.hash = self.hash(request);
         asking.wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(&request.head.fields));
         asking.length = length(request);
-        asking.to_buffer = self.plan.buffer.is_some() && !matches!(request.content, RequestContent::Empty);
+        asking.to_buffer = match request.content {
+            RequestContent::Empty => false,
+            RequestContent::Whole(..) => self.plan.buffer.is_some(),
+            RequestContent::Pipe(_) => self.plan.buffer.is_some() || is_worth_keeping(request),
+        };
         if !asking.to_buffer {
             asking.upload = upload(std::mem::take(&mut request.content));
         }
@@ -241,9 +245,8 @@ impl Gateway {
         if !std::mem::take(&mut asking.to_buffer) {
             return Ok(());
         }
-        if let Some(plan) = &self.plan.buffer {
-            asking.buffered = buffer(plan, &mut asking.request).await?;
-        }
+        let plan = self.plan.buffer.as_ref().unwrap_or(&self.short);
+        asking.buffered = buffer(plan, &mut asking.request).await?;
         match &asking.buffered {
             Some(buffered) => {
                 asking.length = buffered.length().map_or(Length::Unknown, Length::Known);
@@ -403,6 +406,14 @@ impl Gateway {
             spare.push(asking);
         }
     }
+}
+
+/// Content that is taken whole in any case: so short that it is as good as here, and needed again if the server dies over
+/// a request that may be repeated.
+fn is_worth_keeping(request: &Request) -> bool {
+    request.head.method.is_idempotent()
+        && request.head.expectation == Expectation::None
+        && request.content_length.is_some_and(|length| length <= buffer::SHORT_BYTES_MAX)
 }
 
 /// An answer that is likely here in a moment: a server was asked over a connection that was there already.

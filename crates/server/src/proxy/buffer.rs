@@ -32,6 +32,9 @@ pub struct BufferPlan {
 /// Octets in all files together, where nothing else is said.
 pub const DISK_BYTES_MAX: u64 = 8 << 30;
 
+/// Content up to this size is short.
+pub const SHORT_BYTES_MAX: u64 = 16 << 10;
+
 impl Default for BufferPlan {
     fn default() -> BufferPlan {
         BufferPlan {
@@ -44,6 +47,15 @@ impl Default for BufferPlan {
 }
 
 impl BufferPlan {
+    /// For short content, which stays in memory.
+    pub fn short() -> BufferPlan {
+        BufferPlan {
+            memory_bytes_max: usize::MAX,
+            content_bytes_max: SHORT_BYTES_MAX,
+            ..BufferPlan::default().with_disk(0)
+        }
+    }
+
     /// The same with so many octets in all files together.
     pub fn with_disk(self, disk_bytes_max: u64) -> BufferPlan {
         BufferPlan { disk: Arc::new(DiskBudget::new(disk_bytes_max)), ..self }

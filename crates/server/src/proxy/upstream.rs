@@ -443,14 +443,16 @@ impl Group {
         server.shared.failed.fetch_add(1, Ordering::Relaxed);
         server.failures.set(server.failures.get().saturating_add(1));
         let limit = self.ejection.failures;
-        if limit == 0 || server.failures.get() < limit || self.servers.len() < 2 {
+        let now = clock::now();
+        // Those that were under way when it was ejected say nothing new.
+        if limit == 0 || server.failures.get() < limit || self.servers.len() < 2 || server.is_ejected(now) {
             return;
         }
         let times = server.ejections.get();
         server.ejections.set(times.saturating_add(1));
         let pause_ms =
             self.ejection.first_ms.saturating_mul(1 << times.min(20)).min(self.ejection.longest_ms);
-        server.ejected_until.set(Some(clock::deadline(clock::now(), pause_ms)));
+        server.ejected_until.set(Some(clock::deadline(now, pause_ms)));
         tracing::warn!(server = %server.plan, pause_ms, "a server is left alone after failures");
     }
 }
@@ -551,7 +553,10 @@ mod tests {
             g.failed(0);
         }
         assert_eq!(picks(&g), 5);
-        g.failed(0);
+        // Others that were under way make it no worse.
+        for _ in 0..5 {
+            g.failed(0);
+        }
         assert_eq!(picks(&g), 0);
         // Ejected is better than none.
         assert_eq!(g.pick(None, &[1]), Some(0));
