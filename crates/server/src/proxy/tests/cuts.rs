@@ -1,6 +1,6 @@
 //! Responses cut at every octet, by an end and by a reset: no client ever sees one of them as complete. Faults R11
 //! to R16, R18, F05, F06. A few responses over sockets; any number, made at random, in a simulated world: `CUTS=1000
-//! cargo test -p eleven-server --lib cuts` does what the last page of docs/proxy.md tells of.
+//! cargo test -p eleven-server --lib cuts` does what the end of docs/proxy.md tells of.
 
 use super::world::{Got, Reply, Then, World, plan_of, simulate};
 use super::*;
