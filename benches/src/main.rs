@@ -11,6 +11,7 @@ mod peers;
 mod process;
 mod relay;
 mod smallest;
+mod soak;
 
 use load::{Asking, Rate};
 use peers::{LARGE_BYTES, PAGE_BYTES, SMALL_BYTES, Site};
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.first().map(String::as_str) {
         Some("smallest" | "relay" | "stream" | "echo") => run_small_program(&args),
+        Some("soak") => run_soak(&args),
         _ => parse(&args).and_then(|options| compare(&options)),
     };
     match done {
@@ -73,6 +75,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `soak [--upgrades N] [--eleven PATH]`: see `soak`.
+fn run_soak(args: &[String]) -> Result<(), String> {
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
+    let upgrades = match value("--upgrades") {
+        Some(text) => text.parse().map_err(|_| format!("--upgrades {text}: not a number"))?,
+        None => 10,
+    };
+    let eleven = value("--eleven").map_or_else(|| "target/release/eleven".into(), PathBuf::from);
+    let eleven = eleven.canonicalize().map_err(|error| format!("{}: {error}", eleven.display()))?;
+    soak::run(&soak::Options { upgrades, eleven })
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {

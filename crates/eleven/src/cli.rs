@@ -42,6 +42,10 @@ pub enum Command {
     Get(Box<crate::command::get::Get>),
     /// Ask a running cache, purge it, fill it; explain why a response is stored or not.
     Cache(Box<crate::command::cache::Cache>),
+    /// Ask a server once whether it serves: for containers and supervisors.
+    Healthcheck(crate::command::healthcheck::Healthcheck),
+    /// Write the manual pages.
+    Man(crate::command::man::ManPages),
 }
 
 /// Options of every server.

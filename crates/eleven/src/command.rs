@@ -5,6 +5,8 @@ pub mod check;
 pub mod config;
 pub mod control;
 pub mod get;
+pub mod healthcheck;
+pub mod man;
 mod proxy;
 mod run;
 mod serve;
@@ -45,5 +47,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(options) => run::run(*options),
         Command::Get(options) => Ok(options.run()),
         Command::Cache(options) => options.run(),
+        Command::Healthcheck(options) => options.run(),
+        Command::Man(options) => options.run(),
     }
 }

@@ -8,6 +8,7 @@ use crate::certificates::Certificates;
 use crate::command::Failure;
 use crate::notify::Manager;
 use crate::pid_file::PidFile;
+use eleven_cache::disk::Disk;
 use eleven_net::handover::{Channel, Inherited};
 use eleven_server::serve::Running;
 use std::ffi::OsString;
@@ -219,13 +220,35 @@ impl Process {
         sockets.extend(admin.sockets()?);
         let (channel, theirs) = Channel::pair()?;
         channel.set_timeout(UPGRADE_TIMEOUT)?;
-        let child = spawn(program, theirs)?;
+        // The new process wants the directory of the store for itself.
+        let store = running.metrics().stored_responses().and_then(|cache| cache.store().disk().cloned());
+        if let Some(store) = &store {
+            store.release()?;
+        }
+        let child = match spawn(program, theirs) {
+            Ok(child) => child,
+            Err(error) => {
+                reclaim(store.as_deref());
+                return Err(error);
+            }
+        };
         let pid = child.id();
         let (done, outcome) = oneshot::channel();
         std::thread::Builder::new().name("upgrade".into()).spawn(move || {
-            let _ = done.send(await_ready(child, &channel, &sockets).map(|()| pid));
+            let outcome = await_ready(child, &channel, &sockets).map(|()| pid);
+            if outcome.is_err() {
+                reclaim(store.as_deref());
+            }
+            let _ = done.send(outcome);
         })?;
         Ok(Upgrade(outcome))
+    }
+}
+
+/// Takes the store back that no new process uses.
+fn reclaim(store: Option<&Disk>) {
+    if let Some(Err(error)) = store.map(Disk::reclaim) {
+        eprintln!("eleven: the cache goes on in memory only: {error}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Change without loss, over the real binary: reloads and upgrades while clients keep connections alive and pipeline.
 //! A client counts everything as a failure that RFC 9112 does not announce: a reset, an end without `Connection: close`
-//! before it, an answer of the wrong kind. The long form is `cargo run -p eleven-benches -- soak`.
+//! before it, an answer of the wrong kind. The long form is `eleven-benches soak`.
 
 mod support;
 
@@ -394,4 +394,50 @@ fn a_plan_beyond_the_confinement_waits_for_an_upgrade() {
     site.upgrade();
     assert_eq!(site.server.wait(), Some(0));
     assert_eq!(site.server.get("/elsewhere/there.txt").body, b"there\n");
+}
+
+#[test]
+fn a_cache_on_disk_goes_to_the_new_process() {
+    let folder = Folder::new();
+    folder.write("www/page.txt", "stored\n");
+    let origin = Server::serve(&folder.path().join("www"), &[]);
+    let config = |root: &str| {
+        format!(
+            "pid_file = \"pid\"\nworkers = 1\n[log]\naccess = \"off\"\n[cache]\ndirectory = \"cache\"\nx_cache = true\n\
+             [[site]]\ncache_control = \"max-age=1000\"\n[[site.route]]\n\
+             proxy = {{ upstream = \"http://{}\", cache = true }}\n[[site.route]]\npath = \"/files\"\n\
+             files = {{ root = \"{root}\" }}\n",
+            origin.address
+        )
+    };
+    let server = Server::configured(&folder, &config("www"));
+    let site = Site { folder, server };
+    assert_eq!(site.server.get("/page.txt").status, 200);
+    // A new process that fails gives the store back, and one that serves has it.
+    site.configure(&format!("{}\n{LISTENER}", config("nowhere")));
+    assert!(!site.control("upgrade").status.success());
+    assert_eq!(site.server.get("/page.txt").body, b"stored\n");
+    site.configure(&format!("{}\n{LISTENER}", config("www")));
+    site.upgrade();
+    assert_eq!(site.server.get("/page.txt").body, b"stored\n");
+    assert!(site.folder.path().join("cache/lock").exists());
+}
+
+#[test]
+fn a_health_check_says_yes_or_no() {
+    let folder = Folder::new();
+    folder.write("index.html", "home\n");
+    let server = Server::serve(folder.path(), &[]);
+    let check = |url: &str| {
+        let done =
+            Command::new(env!("CARGO_BIN_EXE_eleven")).args(["healthcheck", "--timeout", "20", url]).output();
+        let done = done.expect("the binary can be started");
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    assert_eq!(check(&format!("http://{}/", server.address)), (Some(0), String::new()));
+    let (code, why) = check(&format!("http://{}/absent", server.address));
+    assert!(code == Some(1) && why.contains("404"), "{code:?} {why}");
+    let address = server.address;
+    drop(server);
+    assert_eq!(check(&format!("http://{address}/")).0, Some(1), "nobody is there");
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use eleven_testkit::reader::Reader;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::process::Command;
 use support::{Folder, Row, Server, answered, check_rows, refused};

@@ -487,6 +487,11 @@ impl Metrics {
         }
     }
 
+    /// The store of responses of the plan in force.
+    pub fn stored_responses(&self) -> Option<Arc<Cache>> {
+        lock(&self.sources).cache.clone()
+    }
+
     /// Says what has figures of its own from now on.
     pub fn set_sources(&self, sources: Sources) {
         let mut current = lock(&self.sources);
