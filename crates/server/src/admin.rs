@@ -7,6 +7,7 @@
 //! request from a page of another origin; no CORS field is ever sent. What the figures mean is `metrics`'.
 
 mod access;
+mod page;
 
 pub use access::{Access, Denied, Exposed, Token};
 
@@ -99,22 +100,30 @@ pub struct Admin {
 /// What the admin listener has at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    Page,
+    Events,
     Health,
     Metrics,
     Status,
 }
 
 /// Its own places.
-const PLACES: [(&str, Place); 3] =
-    [("/health", Place::Health), ("/metrics", Place::Metrics), ("/status.json", Place::Status)];
+const PLACES: [(&str, Place); 5] = [
+    ("/", Place::Page),
+    ("/events", Place::Events),
+    ("/health", Place::Health),
+    ("/metrics", Place::Metrics),
+    ("/status.json", Place::Status),
+];
 
 impl Admin {
     /// Answers a request.
     pub fn handle(&self, request: &mut Request, worker: &Worker) -> Handled {
         let path = request.path().map(<[u8]>::to_vec).unwrap_or_default();
         let place = PLACES.iter().find(|(own, _)| own.as_bytes() == path).map(|(_, place)| *place);
-        // Whether the server runs is no secret to whoever can connect; health checks seldom know tokens.
-        let open = place == Some(Place::Health);
+        // Whether the server runs is no secret to whoever can connect; health checks seldom know tokens. The page has
+        // no figures in it, and is where a person gives the token.
+        let open = matches!(place, Some(Place::Health | Place::Page));
         if let Err(denied) = self.access.judge(request, open) {
             return denial(denied).into();
         }
@@ -129,13 +138,16 @@ impl Admin {
         handled
     }
 
-    fn own(&self, place: Place, request: &Request, _: &Worker) -> Handled {
+    fn own(&self, place: Place, request: &Request, worker: &Worker) -> Handled {
         if !matches!(request.head.method, Method::Get | Method::Head) {
             let mut response = refusal(Status::METHOD_NOT_ALLOWED, "This can only be read.");
             response.add(Known::Allow, "GET, HEAD");
             return response.into();
         }
         match place {
+            Place::Page => page::page().into(),
+            Place::Events if request.head.method == Method::Head => Response::new(Status::OK).into(),
+            Place::Events => page::events(&self.metrics, worker.ledger()).into(),
             Place::Health => self.health().into(),
             Place::Metrics => {
                 let dialect = Dialect::of(&request.head.fields);

@@ -177,3 +177,54 @@ fn over_a_unix_socket() {
     running.stop();
     running.wait();
 }
+
+/// The page runs its own script and nothing else, fetches nothing from elsewhere, and writes nothing as markup.
+#[test]
+fn the_page_is_self_contained() {
+    let listening = Listening::new(Some(TOKEN), Mounts::default());
+    let response = listening.get("/");
+    assert_eq!(response.status, 200);
+    let policy = response.field("content-security-policy").unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"));
+    let page = response.text();
+    for forbidden in
+        ["http://", "https://", "innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("]
+    {
+        let allowed = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!allowed.contains(forbidden), "{forbidden}");
+    }
+    assert_eq!(page.matches("<script").count(), 1);
+    assert!(!page.contains(" style=\"") && !page.contains(" onclick="));
+}
+
+/// Events come as they should: all figures first, then those of each second, until the listener ends.
+#[test]
+fn events_follow_each_other() {
+    let mut listening = Listening::new(None, Mounts::default());
+    let recorder = listening.metrics.recorder();
+    recorder.count(&crate::metrics::Exchange { status: 200, ..Default::default() });
+    let mut stream = TcpStream::connect(&listening.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut reader = Reader::new(stream);
+    let head = reader.head().unwrap();
+    assert_eq!(head.field("content-type"), Some("text/event-stream"));
+    let mut text = String::new();
+    while text.matches("\n\n").count() < 2 {
+        text.push_str(&String::from_utf8(reader.exactly(1).unwrap()).unwrap());
+    }
+    let events: Vec<serde_json::Value> = text
+        .split("data: ")
+        .skip(1)
+        .map(|event| {
+            let object = &event[..event.rfind('}').unwrap() + 1];
+            serde_json::from_str(object).unwrap()
+        })
+        .collect();
+    assert_eq!(events[0]["requests"]["total"], 1);
+    assert!(events[0]["history"].is_array() && events[1].get("history").is_none());
+    listening.running.stop();
+    listening.running.wait();
+    let rest = String::from_utf8(reader.rest().unwrap()).unwrap();
+    assert!(rest.ends_with("0\r\n\r\n"), "{rest:?}");
+}

@@ -1,6 +1,7 @@
 //! `[admin]`.
 
 use super::{Builder, Table, Text, read_address};
+use eleven_net::listener::ListenAddr;
 use eleven_server::admin::{AdminPlan, Token};
 use eleven_server::site::HostPattern;
 
@@ -9,7 +10,11 @@ impl Builder<'_> {
     pub(super) fn admin(&mut self, table: &Table) -> Option<AdminPlan> {
         let text = table.text("address")?;
         let address = match read_address(text.text, self.base(text.span)) {
-            Ok(address) if self.listeners.contains(&address) => {
+            // Where the system chooses the port, it chooses another one.
+            Ok(address)
+                if self.listeners.contains(&address)
+                    && !matches!(address, ListenAddr::Tcp { port: 0, .. }) =>
+            {
                 self.complain(text.span, format!("`{address}` is a listener of the sites already"));
                 return None;
             }
