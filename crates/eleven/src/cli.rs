@@ -46,6 +46,8 @@ pub enum Command {
     Healthcheck(crate::command::healthcheck::Healthcheck),
     /// Write the manual pages.
     Man(crate::command::man::ManPages),
+    /// Show what a running server is doing, live in the terminal.
+    Top(crate::command::top::Top),
 }
 
 /// Options of every server.

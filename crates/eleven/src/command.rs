@@ -10,6 +10,7 @@ pub mod man;
 mod proxy;
 mod run;
 mod serve;
+pub mod top;
 
 use crate::cli::{Cli, Command};
 use std::process::ExitCode;
@@ -49,5 +50,6 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Cache(options) => options.run(),
         Command::Healthcheck(options) => options.run(),
         Command::Man(options) => options.run(),
+        Command::Top(options) => options.run(),
     }
 }

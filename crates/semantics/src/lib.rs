@@ -25,6 +25,7 @@ pub mod redirect;
 pub mod status;
 pub mod structured;
 pub mod target;
+pub mod trace_context;
 pub mod uri;
 pub mod validator;
 pub mod version;

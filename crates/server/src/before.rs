@@ -6,3 +6,4 @@ pub mod client;
 pub mod cors;
 pub mod limit;
 pub mod redirect;
+pub mod trace;

@@ -16,6 +16,7 @@ use crate::before::client::TrustedProxies;
 use crate::before::cors::Cors;
 use crate::before::limit::Limiter;
 use crate::before::redirect::Template;
+use crate::before::trace::TracePlan;
 use crate::files::FilesOptions;
 use crate::proxy::GatewayPlan;
 use crate::proxy::open::OpenPlan;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub trusted_proxies: TrustedProxies,
     /// The access log, if there is one.
     pub access_log: Option<AccessLogPlan>,
+    /// What is done about the identity of requests.
+    pub trace: TracePlan,
     /// The admin listener, if there is one.
     pub admin: Option<AdminPlan>,
     /// The Server field of responses; empty for none.

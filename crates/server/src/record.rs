@@ -110,6 +110,8 @@ pub struct Notes {
     pub cache_reason: &'static str,
     /// The server that a gateway asked.
     pub upstream: Option<Arc<str>>,
+    /// Request id, if one was given or made.
+    pub request_id: Option<Box<[u8]>>,
 }
 
 impl Notes {
@@ -138,5 +140,6 @@ impl Notes {
         record.refused = record.refused.or(self.refused);
         record.cache = self.cache;
         record.upstream = self.upstream.as_deref().unwrap_or_default();
+        record.request_id = self.request_id.as_deref().unwrap_or_default();
     }
 }

@@ -10,6 +10,7 @@ use crate::before::access::AddressVerdict;
 use crate::before::auth::{Denied, Job, Judgement, Outcome};
 use crate::before::cors::Cors;
 use crate::before::redirect::{Place, Template};
+use crate::before::trace::{Ids, REQUEST_ID, TracePlan};
 use crate::files::{Files, FilesOptions};
 use crate::finished::{Circumstances, Finished};
 use crate::fixed::{Fixed, Redirect};
@@ -216,7 +217,13 @@ impl Prepared {
                 places[route.index] = Some(Rc::new(Spot::new(site, Some(route), handler)));
             }
         }
-        Service::Planned(Rc::new(Steps { plan: self.plan.clone(), places, finished: RefCell::default() }))
+        let seed = eleven_net::random_bytes().unwrap_or_else(|error| {
+            // Without randomness nothing that needs secrets has started; ids only have to differ.
+            tracing::warn!(%error, "ids of requests are drawn from the time");
+            monotonic_ns().to_ne_bytes().repeat(2).try_into().unwrap_or_default()
+        });
+        let (plan, ids) = (self.plan.clone(), Ids::new(seed));
+        Service::Planned(Rc::new(Steps { plan, places, finished: RefCell::default(), ids }))
     }
 
     /// `gateways` are those of this worker so far: routes to one group share its connections and its health.
@@ -277,6 +284,7 @@ pub struct Steps {
     /// By the index of their route.
     places: Vec<Option<Rc<Spot>>>,
     finished: RefCell<Finished>,
+    ids: Ids,
 }
 
 /// What a worker keeps of a route: one pointer to it goes with a request, instead of one to each part.
@@ -333,6 +341,8 @@ struct Trip {
     user: Option<Box<[u8]>>,
     /// The client, where it is another than the peer.
     client: Option<IpAddr>,
+    /// What the request is called, if it is.
+    request_id: Option<Box<[u8]>>,
     refused: Option<&'static str>,
     reading: Option<Reading>,
     scheme_is_secure: bool,
@@ -500,6 +510,10 @@ impl Steps {
                 }
             }
         }
+        if let Some(id) = &trip.request_id {
+            // Letters and digits, which any field may hold.
+            let _ = response.fields.to_mut().set(REQUEST_ID, id);
+        }
         self.note(response, trip);
     }
 
@@ -551,6 +565,10 @@ impl Steps {
         request.client = self.plan.trusted_proxies.client(request.peer.ip(), &request.head.fields);
         trip.client = request.client.filter(|client| Some(*client) != request.peer.ip());
         trip.scheme_is_secure = request.scheme() == eleven_semantics::target::Scheme::Https;
+        if self.plan.trace != TracePlan::default() {
+            let is_trusted = request.peer.ip().is_some_and(|ip| self.plan.trusted_proxies.contains(ip));
+            trip.request_id = self.plan.trace.mark(request, is_trusted, &self.ids);
+        }
         // A script must be able to read refusals too.
         if trip.policy().is_some_and(|policy| policy.cors.is_some()) {
             let mut origin = Fields::new();
@@ -907,7 +925,10 @@ impl Steps {
 
     /// For the record.
     fn note(&self, response: &mut Response, trip: &Trip) {
-        let plain = trip.user.is_none() && trip.client.is_none() && trip.refused.is_none();
+        let plain = trip.user.is_none()
+            && trip.client.is_none()
+            && trip.refused.is_none()
+            && trip.request_id.is_none();
         match (&response.notes, &trip.spot) {
             (None, Some(spot)) if plain => response.notes = Some(spot.notes.clone()),
             _ => {
@@ -920,6 +941,7 @@ impl Steps {
                 }
                 notes.user.clone_from(&trip.user);
                 notes.client = trip.client;
+                notes.request_id.clone_from(&trip.request_id);
                 notes.refused = notes.refused.or(trip.refused);
             }
         }

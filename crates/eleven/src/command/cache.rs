@@ -1,7 +1,7 @@
 //! `eleven cache`: what an operator asks of a running cache (stats, list, purge, by its admin listener), why a response
 //! is stored or not (explain), and filling it ahead (warm).
 
-mod admin;
+pub mod admin;
 mod explain;
 mod warm;
 

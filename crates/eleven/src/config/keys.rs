@@ -134,6 +134,12 @@ pub static ROOT: Section = section(
         key("limits", Kind::Section(&LIMITS), Is("{}"), "What clients may ask of the server."),
         key("log", Kind::Section(&LOG), Is("{}"), "The access log."),
         key(
+            "trace",
+            Kind::Section(&TRACE),
+            Absent("fields go on as they came"),
+            "What requests are called over all servers that they pass.",
+        ),
+        key(
             "admin",
             Kind::Section(&ADMIN),
             Absent("there is none"),
@@ -360,6 +366,30 @@ pub static LIMITS: Section = section(
             integer(0, 1_000_000),
             Is("0"),
             "Connections from one client address. 0: as many as in all. Beyond: 503.",
+        ),
+    ],
+);
+
+/// `[trace]`
+pub static TRACE: Section = section(
+    "trace",
+    "The identity of requests. The access log tells the id as `{request_id}`, and the trace as `{request.traceparent}`.",
+    &[
+        key(
+            "request_id",
+            Kind::Bool,
+            Is("true"),
+            "Give each request an `X-Request-Id`, for handlers, upstreams, the log and the client. One that a trusted proxy gave is kept, any other is replaced.",
+        ),
+        key(
+            "context",
+            Kind::Choice(&[
+                ("pass", "traceparent and tracestate go on as they came"),
+                ("continue", "a trace that came is continued, whoever sent it; without one, one begins"),
+                ("restart", "the same, but only trusted proxies are believed"),
+            ]),
+            Is("\"restart\""),
+            "W3C Trace Context.",
         ),
     ],
 );

@@ -27,6 +27,7 @@ use eleven_server::before::client::{ChainField, TrustedProxies};
 use eleven_server::before::cors::Cors;
 use eleven_server::before::limit::{Limiter, Rate};
 use eleven_server::before::redirect::Template;
+use eleven_server::before::trace::{Context, TracePlan};
 use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
@@ -115,6 +116,14 @@ impl Builder<'_> {
         let limits = root.section("limits");
         let limit = |name: &str| limits.map_or(0, |limits| limits.number(name));
         self.content_bytes_max = limit("content_bytes_max");
+        let trace = root.section("trace").map_or_else(TracePlan::default, |trace| TracePlan {
+            request_id: trace.flag("request_id"),
+            context: match trace.text("context").map(|text| text.text) {
+                Some("continue") => Context::Continue,
+                Some("restart") => Context::Restart,
+                _ => Context::Pass,
+            },
+        });
         let admin = root.section("admin").and_then(|admin| self.admin(admin));
         let cache = root.section("cache").map(|cache| self.cache(cache));
         self.cache_rules = root.section("cache").map(|cache| self.cache_rules(cache));
@@ -139,6 +148,7 @@ impl Builder<'_> {
             connections_per_address_max: limit("connections_per_address_max") as u32,
             trusted_proxies,
             access_log,
+            trace,
             admin,
             cache,
             server_field,

@@ -226,6 +226,17 @@ pub async fn ask(
     place: &str,
     query: &[(&str, String)],
 ) -> Result<Value, Failure> {
+    let encoded: Vec<String> =
+        query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    let query = if encoded.is_empty() { String::new() } else { format!("?{}", encoded.join("&")) };
+    ask_for(admin, method, &format!("/cache/{place}{query}")).await
+}
+
+/// Asks the admin listener for JSON.
+///
+/// # Errors
+/// If it cannot be reached, or answers with anything else.
+pub async fn ask_for(admin: &AdminOptions, method: Method, target: &str) -> Result<Value, Failure> {
     let address = match &admin.admin {
         Some(address) => address.clone(),
         None => eleven_server::admin::DEFAULT_ADDRESS.parse().map_err(Failure)?,
@@ -241,10 +252,7 @@ pub async fn ask(
             return Err(Failure("give the address of the admin listener: HOST:PORT or unix:PATH".into()));
         }
     };
-    let encoded: Vec<String> =
-        query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-    let query = if encoded.is_empty() { String::new() } else { format!("?{}", encoded.join("&")) };
-    let (uri, _) = Uri::parse(format!("http://{host}/cache/{place}{query}").as_bytes())
+    let (uri, _) = Uri::parse(format!("http://{host}{target}").as_bytes())
         .map_err(|why| Failure(format!("{address}: {why}")))?;
     let trusting = Trusting { cacert: Vec::new(), insecure: false };
     let agent = trusting.agent(AgentOptions { unix_socket, ..AgentOptions::default() }, 1);
