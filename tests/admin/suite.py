@@ -237,6 +237,30 @@ def check_metrics(admin):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def check_top(admin):
+    place = admin.split("://")[1].strip("/")
+    done = subprocess.run([ELEVEN, "top", "--once", "--admin", place], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    for expected in ["running", "www.example", "healthy", "failing", "11 days", "LAST REFUSALS", "403  address"]:
+        assert expected in done.stdout, f"no {expected!r} in\n{done.stdout}"
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", done.stdout), repr(done.stdout)
+    nobody = subprocess.run([ELEVEN, "top", "--once", "--admin", "127.0.0.1:1"], capture_output=True, text=True, timeout=PATIENCE)
+    assert nobody.returncode == 1 and "--admin" in nobody.stderr, nobody
+
+
+def check_ids(plain):
+    """The server behind the gateway, the client and nobody else are told the same id; a stranger's is replaced."""
+    connection = http.client.HTTPConnection(plain.split("://")[1].strip("/"), timeout=PATIENCE)
+    connection.request("GET", "/api/echo", headers={"Host": "www.example", "X-Request-Id": "forged", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+    response = connection.getresponse()
+    text, given = response.read().decode(), response.getheader("X-Request-Id")
+    connection.close()
+    assert re.fullmatch("[0-9a-f]{32}", given), given
+    assert re.findall("(?im)^x-request-id: (.*)$", text) == [given], text
+    [parent] = re.findall("(?im)^traceparent: (.*)$", text)
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", parent) and "0af7651916cd43dd" not in parent, parent
+
+
 def main():
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
@@ -265,6 +289,7 @@ cache_control = "max-age=60"
         config.write_text(f"""
 log.access = "off"
 cache = true
+trace = true
 admin.address = "127.0.0.2:0"
 [[listener]]
 address = "127.0.0.1:0"
@@ -310,6 +335,8 @@ echo = true
             try:
                 check_page(admin, plain, secure, browser)
                 check_metrics(admin)
+                check_top(admin)
+                check_ids(plain)
                 check_token(browser, www)
             finally:
                 browser.close()
