@@ -18,6 +18,8 @@ pub struct Rate {
     pub requests_per_s: f64,
     /// CPU time of the measured program for a request.
     pub cpu_us: f64,
+    /// Requests answered.
+    pub requests: f64,
 }
 
 /// How `wrk` asks.
@@ -64,7 +66,7 @@ pub fn wrk(program: &Program, asking: &Asking) -> Result<Rate, String> {
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         return Err(format!("{}: wrk saw errors: {text}", program.name));
     }
-    Ok(Rate { requests_per_s: requests / wall_s, cpu_us: cpu_s * 1e6 / requests })
+    Ok(Rate { requests_per_s: requests / wall_s, cpu_us: cpu_s * 1e6 / requests, requests })
 }
 
 /// Fetches `path` once, with the Host among `fields` if there is one, and checks status and length.

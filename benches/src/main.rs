@@ -3,6 +3,7 @@
 //! program under measurement has one core, the load the other; runs are interleaved and medians reported, since
 //! the machine's speed changes from minute to minute. How the programs are started stands in `peers`.
 
+mod caches;
 mod clients;
 mod gateways;
 mod load;
@@ -25,7 +26,8 @@ cargo run --release -p eleven-benches -- [--rounds N] [--seconds N] [--only NAME
   --rounds N     rounds of each comparison; medians are printed (default 5)
   --seconds N    length of one run of wrk (default 3)
   --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway,
-                 gateway-browser, gateway-large, gateway-slow, tunnel; and for clients (not part of everything): download, many, delayed, limited, line
+                 gateway-browser, gateway-large, gateway-slow, tunnel; and not part of everything: cache (against
+                 nginx, Varnish and Squid), and for clients download, many, delayed, limited, line
   --eleven PATH  the program to measure, instead of building it
 
 Needs taskset and wrk; for clients bash and nginx, and curl, wget2, aria2c where they are installed. nginx (and haproxy, for gateway) are left out when they are not installed.";
@@ -166,6 +168,9 @@ fn compare(options: &Options) -> Result<(), String> {
     }
     for name in gateways::NAMES.into_iter().filter(|name| wanted(name)) {
         gateways::compare(name, &eleven, &site, &asking, options)?;
+    }
+    if options.only.as_ref().is_some_and(|only| only.iter().any(|name| name == "cache")) {
+        caches::compare(&eleven, &site, &asking, options)?;
     }
     let asked = |name: &&str| options.only.as_ref().is_some_and(|only| only.iter().any(|o| o == name));
     for (number, name) in clients::NAMES.into_iter().filter(asked).enumerate() {

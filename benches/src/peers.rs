@@ -188,6 +188,38 @@ pub fn nginx_origin(site: &Site, bytes_per_s: Option<u64>) -> Result<Program, St
     start_nginx_on(LOAD_CORE, site, "nginx", &limit, &location, "")
 }
 
+/// nginx as the origin server of caches, on the core of the load: files that are fresh for a day, any name beneath
+/// `/o/`, and a count of its requests at `/status`.
+///
+/// # Errors
+/// As [`nginx`].
+pub fn nginx_cacheable(site: &Site) -> Result<Program, String> {
+    let location = format!(
+        "root {root}; add_header Cache-Control max-age=86400; }} location = /status {{ stub_status; }} \
+         location /o/ {{ root {root}; try_files /object =404; add_header Cache-Control max-age=86400;",
+        root = site.root().display()
+    );
+    start_nginx_on(LOAD_CORE, site, "origin", "", &location, "")
+}
+
+/// nginx as a cache in front of `origin`, its files in memory as far as the kernel keeps them there.
+///
+/// # Errors
+/// As [`nginx`].
+pub fn nginx_cache(site: &Site, origin: u16) -> Result<Program, String> {
+    let folder = site.beside(&format!("nginx-cache-{}", free_port()));
+    let http = format!(
+        "proxy_cache_path {} levels=1:2 keys_zone=all:64m max_size=64m inactive=1d use_temp_path=off;",
+        folder.display()
+    );
+    let location = "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
+                    proxy_cache all; open_file_cache max=20000 inactive=60s;";
+    let upstream = format!(
+        "upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; }}"
+    );
+    start_nginx(site, "nginx", &http, location, &upstream)
+}
+
 fn start_nginx(
     site: &Site,
     name: &str,

@@ -70,8 +70,7 @@ fn harm(path: &Path, rng: &mut impl FnMut(u64) -> u64) {
 
 #[test]
 fn harmed_files_are_never_served_and_healed_within_the_request() {
-    let wanted =
-        std::env::var("ELEVEN_CORRUPTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(300u64);
+    let wanted = std::env::var("ELEVEN_CORRUPTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(60u64);
     let root = std::env::temp_dir().join(format!("eleven-corruption-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&root);
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
@@ -102,7 +101,7 @@ fn harmed_files_are_never_served_and_healed_within_the_request() {
             // Nobody knows whose file it was, so everything is asked for, the larger ones less often.
             for target in &targets {
                 let expected = content(target.as_bytes());
-                if expected.len() > 100_000 && rng(6) > 0 {
+                if expected.len() > 100_000 && rng(10) > 0 {
                     continue;
                 }
                 let (first, last) = (expected.len() / 3, expected.len() / 2);
