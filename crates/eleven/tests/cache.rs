@@ -205,3 +205,44 @@ fn a_head_is_explained() {
     let file = folder.write("bad", "no head at all");
     assert_eq!(cache(&["explain", "--head", file.to_str().unwrap()]).0, Some(1));
 }
+
+/// `eleven get --cache DIR`: fresh responses without the server, stale ones validated; nothing of a user's own in it.
+#[test]
+fn a_private_cache_for_get() {
+    let folder = folder();
+    let large = "0123456789".repeat(200_000);
+    folder.write("www/page.txt", "stored\n");
+    folder.write("www/large.txt", &large);
+    folder.write("www/stale.txt", "validated\n");
+    let config = "log.access = \"off\"\n[[site]]\ncache_control = \"private, max-age=600\"\nroot = \"www\"\n\
+                  [[site.route]]\nexact = \"/old\"\nredirect = { to = \"/page.txt\", status = 301 }\n\
+                  [[site.route]]\nexact = \"/stale.txt\"\nfiles = { root = \"www\" }\ncache_control = \"no-cache\"\n";
+    let origin = Server::configured(&folder, config);
+    let store = folder.path().join("store").display().to_string();
+    let get = |path: &str, more: &[&str]| {
+        let url = format!("http://{}{path}", origin.address);
+        let output = Command::new(env!("CARGO_BIN_EXE_eleven"))
+            .args([&["get", "--cache", &store, "-v", "-o", "-"], more, &[&url]].concat())
+            .output()
+            .expect("eleven can be run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (String::from_utf8_lossy(&output.stdout).into_owned(), said, output.status.code())
+    };
+    for (path, content, first, second) in [
+        ("/page.txt", "stored\n", "MISS", "HIT"),
+        ("/large.txt", large.as_str(), "MISS", "HIT"),
+        ("/stale.txt", "validated\n", "MISS", "VALIDATED"),
+        // The redirection leads to what is stored already.
+        ("/old", "stored\n", "HIT", "HIT"),
+    ] {
+        for word in [first, second] {
+            let (printed, said, code) = get(path, &[]);
+            assert!(printed == content, "{path}: {} octets, {said}", printed.len());
+            assert!(code == Some(0) && said.contains(&format!("cache: {word}")), "{path}, {word}: {said}");
+        }
+    }
+    let (_, said, code) = get("/page.txt", &["-u", "a:b"]);
+    assert!(code != Some(0) && said.contains("--cache"), "{said}");
+    let (printed, _, code) = get("/nothing", &[]);
+    assert!(code != Some(0) && printed.is_empty());
+}

@@ -1,6 +1,7 @@
 //! `eleven get`: fetches, saves, uploads. Words what the client crate decides; `docs/get.md` has the exit codes.
 
 mod body;
+mod cached;
 mod exit;
 mod har;
 mod many;
@@ -130,8 +131,14 @@ async fn one(
         if options.saves() {
             save::save(options, setup, show, uri, cancel, place).await
         } else {
+            let printed = async {
+                match &setup.cache {
+                    Some(cache) => cached::print(options, setup, show, cache, uri).await,
+                    None => print::print(options, setup, show, uri).await,
+                }
+            };
             tokio::select! {
-                result = print::print(options, setup, show, uri) => result,
+                result = printed => result,
                 () = cancel.notified() => Err(Failure::new(eleven_client::Phase::Content, Cause::Cancelled)),
             }
         }

@@ -27,6 +27,10 @@ pub struct Get {
     /// Save under the remote name, also the one that Content-Disposition suggests, made safe.
     #[arg(short = 'O', long, help_heading = "Saving")]
     pub remote_name: bool,
+    /// A private cache in this directory: what is stored there and fresh is printed without asking, what is stale is
+    /// validated (RFC 9111). For what is printed.
+    #[arg(long, value_name = "DIR", help_heading = "Saving")]
+    pub cache: Option<PathBuf>,
     /// The directory to save in.
     #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true, help_heading = "Saving")]
     pub output_dir: PathBuf,

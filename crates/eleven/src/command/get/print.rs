@@ -309,12 +309,21 @@ fn coding_failure(why: decode::Undecodable) -> Failure {
     Failure::new(Phase::Content, Cause::Coding(why.to_string()))
 }
 
-fn output_failure(error: &std::io::Error) -> Failure {
+/// What went wrong with standard output.
+pub fn output_failure(error: &std::io::Error) -> Failure {
     Failure::new(Phase::File, Cause::Io(error.kind(), format!("standard output: {error}")))
 }
 
 /// Writes content; binary content is not sprayed on a terminal (fault K30).
-fn write(out: &mut Box<dyn Write>, octets: &[u8], terminal: bool, written: &mut u64) -> Result<(), Failure> {
+///
+/// # Errors
+/// If it cannot be written, or is binary and would garble a terminal.
+pub fn write(
+    out: &mut Box<dyn Write>,
+    octets: &[u8],
+    terminal: bool,
+    written: &mut u64,
+) -> Result<(), Failure> {
     if terminal && *written == 0 && octets.iter().take(1024).any(|&b| b == 0 || b == 0x1b) {
         return Err(unusable(
             "the content is binary and would garble the terminal; save it with -O or -o FILE, or send it to a pipe",

@@ -42,6 +42,8 @@ pub struct Setup {
     body: Body,
     version: Version,
     har: Option<Rc<RefCell<Har>>>,
+    /// The private cache, if there is one.
+    pub cache: Option<Arc<eleven_cache::Cache>>,
     directory: OnceCell<Directory>,
 }
 
@@ -101,6 +103,11 @@ impl Setup {
         }
         let mirrors =
             options.mirror.iter().map(|text| Ok(parse_uri(text)?.0)).collect::<Result<Vec<_>, Failure>>()?;
+        super::cached::check(options)?;
+        let cache = match &options.cache {
+            Some(directory) => super::cached::open(directory, show)?,
+            None => None,
+        };
         let body = body::of(options)?;
         let method = method(options, &body)?;
         let fields = fields(options, &body)?;
@@ -116,6 +123,7 @@ impl Setup {
             body,
             version: if options.http10 { Version::Http10 } else { Version::Http11 },
             har,
+            cache,
             directory: OnceCell::new(),
         };
         setup.agent.listen(setup.listener(show));
@@ -318,7 +326,8 @@ fn agent(options: &Get, first: &Uri, credentials: Credentials) -> Result<Agent, 
     let connector = Connector::new(Dialer::new(resolver, dial), tls, Arc::new(protocol));
     let defaults = AgentOptions::default();
     let agent_options = AgentOptions {
-        follow: !options.no_location,
+        // A cache stores each response under its own URI, so it follows by itself.
+        follow: !options.no_location && options.cache.is_none(),
         redirects_max: options.max_redirs,
         downgrade: if options.allow_downgrade { Downgrade::Allow } else { Downgrade::Refuse },
         user_agent: options.user_agent.clone().unwrap_or(defaults.user_agent.clone()),
