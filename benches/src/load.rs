@@ -237,7 +237,8 @@ pub fn messages(program: &Program, count: usize, seconds: u32) -> Result<Rate, S
         }
     }
     let (cpu_s, wall_s) = (program.cpu_s() - before, started.elapsed().as_secs_f64());
-    Ok(Rate { requests_per_s: echoed as f64 / wall_s, cpu_us: cpu_s * 1e6 / echoed.max(1) as f64 })
+    let requests = echoed.max(1) as f64;
+    Ok(Rate { requests_per_s: echoed as f64 / wall_s, cpu_us: cpu_s * 1e6 / requests, requests })
 }
 
 /// The 99th percentile of honest requests, each on a new connection, in milliseconds: unloaded, and while
