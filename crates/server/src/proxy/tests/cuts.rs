@@ -246,7 +246,7 @@ fn random_responses_cut_at_every_octet_are_never_shown_as_complete() {
                 let then = if reset == "1" { Then::Reset } else { Then::Close };
                 let cut: usize = cut.parse().unwrap();
                 // As a rule what was sent is under way to the client before the end comes.
-                let rest = Duration::from_millis(if cut % 5 == 0 { 0 } else { 10 });
+                let rest = Duration::from_millis(if cut.is_multiple_of(5) { 0 } else { 10 });
                 Reply { rest, then, ..Reply::now(&whole.wire[..cut]) }
             }))
         };
