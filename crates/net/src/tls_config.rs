@@ -10,11 +10,12 @@ pub use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 pub use rustls::server::ClientHello;
-use rustls::server::{ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 pub use rustls::{ClientConfig, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -211,7 +212,7 @@ impl ServerSettings {
                     .map_err(|error| TlsConfigError::Rustls(rustls::Error::General(error.to_string())))?,
             )
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ByName(certificates)));
+        let mut config = builder.with_cert_resolver(Arc::new(ByName::new(certificates)));
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Its keys change every six hours, and are the same for all workers.
         config.ticketer = match before.filter(|_| self.client_trust.is_empty()) {
@@ -249,13 +250,23 @@ pub fn challenge_settings(made: Made, protocol: &[u8]) -> Result<Arc<ServerConfi
     // Not looked into: the extension that makes it an answer is critical, and unknown to whoever verifies.
     let pair = CertifiedKey::new(vec![made.certificate.into()], key);
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(BOTH)?;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName(vec![Arc::new(pair)])));
+    let mut config =
+        builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName::new(vec![Arc::new(pair)])));
     config.alpn_protocols = vec![protocol.to_vec()];
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
 impl Identity {
+    /// Whether certificate and key can be read and go together.
+    ///
+    /// # Errors
+    /// See [`TlsConfigError`].
+    pub fn check(&self) -> Result<(), TlsConfigError> {
+        let (chain, key) = self.read()?;
+        CertifiedKey::from_der(chain, key, &provider()).map(drop).map_err(|error| self.mismatch(error))
+    }
+
     fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsConfigError> {
         let chain = certificates(&self.certificate)?;
         let pem = read(&self.key)?;
@@ -301,20 +312,45 @@ fn roots(files: &[PathBuf]) -> Result<RootCertStore, TlsConfigError> {
     Ok(roots)
 }
 
-/// Chooses the certificate that is valid for the name asked for, by the certificate's own names.
-#[derive(Debug)]
-struct ByName(Vec<Arc<CertifiedKey>>);
+/// Chooses the certificate that is valid for the name asked for, by the certificates' own names: the first that has
+/// the name, then the first that has `*.` and what follows its first label (RFC 9525 §6.3), else the first of all.
+#[derive(Debug, Default)]
+struct ByName {
+    first: Option<Arc<CertifiedKey>>,
+    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    fn new(pairs: Vec<Arc<CertifiedKey>>) -> ByName {
+        let mut chooser = ByName { first: pairs.first().cloned(), ..ByName::default() };
+        for pair in pairs {
+            let names = pair.end_entity_cert().ok().and_then(|leaf| Facts::of(leaf)).map(|facts| facts.names);
+            for name in names.unwrap_or_default() {
+                let name = name.to_ascii_lowercase();
+                let (table, key) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut chooser.wildcard, parent),
+                    None => (&mut chooser.exact, &*name),
+                };
+                table.entry(key.into()).or_insert_with(|| Arc::clone(&pair));
+            }
+        }
+        chooser
+    }
+
+    fn choose(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        let named = name.and_then(|name| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let parent = name.split_once('.').map(|(_, parent)| parent);
+            self.exact.get(&*name).or_else(|| self.wildcard.get(parent?))
+        });
+        named.or(self.first.as_ref())
+    }
+}
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let first = self.0.first()?;
-        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
-        let (Some(name), true) = (name, self.0.len() > 1) else { return Some(Arc::clone(first)) };
-        let valid = |pair: &&Arc<CertifiedKey>| {
-            let leaf = pair.end_entity_cert().and_then(ParsedCertificate::try_from);
-            leaf.is_ok_and(|leaf| rustls::client::verify_server_name(&leaf, &name).is_ok())
-        };
-        Some(Arc::clone(self.0.iter().find(valid).unwrap_or(first)))
+        self.choose(hello.server_name()).cloned()
     }
 }
 

@@ -213,9 +213,8 @@ impl Builder<'_> {
                 }
                 (None, None) => continue,
             };
-            let alone = ServerSettings { identities: vec![identity.clone()], ..ServerSettings::default() };
-            match alone.build() {
-                Ok(_) => identities.push(identity),
+            match identity.check() {
+                Ok(()) => identities.push(identity),
                 Err(why) => self.complain(&site.span_of("certificate"), why.to_string()),
             }
             if !secured {

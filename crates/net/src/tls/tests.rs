@@ -281,3 +281,41 @@ fn settings_are_checked_whole() {
         ClientSettings { trust, tls13_only: true, ..ClientSettings::default() }.build().unwrap();
     }
 }
+
+/// Fault A13: the certificate of another site is shown to nobody whose name has one of its own.
+#[test]
+fn a_name_finds_its_certificate_among_many() {
+    let pki = Pki::new();
+    let identities = [
+        pki.issue("first", &["first.example"], |_| {}),
+        pki.issue("wild", &["*.wild.example", "wild.example"], |_| {}),
+        pki.issue("exact", &["Exact.wild.example"], |_| {}),
+        pki.issue("again", &["first.example", "again.example"], |_| {}),
+    ];
+    let provider = provider();
+    let pairs: Vec<_> = identities
+        .iter()
+        .map(|identity| {
+            let (chain, key) = identity.read().unwrap();
+            Arc::new(CertifiedKey::from_der(chain, key, &provider).unwrap())
+        })
+        .collect();
+    let chooser = ByName::new(pairs.clone());
+    for (name, expected) in [
+        (Some("first.example"), 0),
+        (Some("wild.example"), 1),
+        (Some("a.wild.example"), 1),
+        (Some("A.Wild.Example."), 1),
+        (Some("exact.wild.example"), 2),
+        (Some("again.example"), 3),
+        // A wildcard stands for one label, and not for none.
+        (Some("a.b.wild.example"), 0),
+        (Some("other.example"), 0),
+        (Some("example"), 0),
+        (Some(""), 0),
+        (None, 0),
+    ] {
+        assert!(Arc::ptr_eq(chooser.choose(name).unwrap(), &pairs[expected]), "{name:?}");
+    }
+    assert!(ByName::new(Vec::new()).choose(Some("a.example")).is_none());
+}
