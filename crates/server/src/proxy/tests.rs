@@ -16,6 +16,7 @@ mod balance;
 mod buffering;
 mod cuts;
 mod kills;
+mod rules;
 mod smuggling;
 mod soon;
 mod world;
@@ -447,7 +448,7 @@ client
 }
 
 /// What is wrong with a response is a 502 with a name, and never passed on. R02, R08, R17, R20, R22 to R25, R27,
-/// R28, R36; 9112-6.3-06.
+/// R28, R36; 9112-6.3-06, 9110-8.6-09, 9110-8.6-10.
 #[test]
 fn malformed_responses_become_502() {
     let large = format!("HTTP/1.1 200 OK\\r\\nX: {}\\r\\n\\r\\n", "a".repeat(70_000));
@@ -638,7 +639,7 @@ client
     stage.with("target", front.address).run();
 }
 
-/// Faults X16, X17, X18, X19; 9110-7.6.2-02.
+/// Faults X16, X17, X18, X19; 9110-7.6.2-02, 9110-7.6-02.
 #[test]
 fn loops_and_last_stops_are_answered_here() {
     for (request, status) in [
@@ -661,7 +662,7 @@ fn loops_and_last_stops_are_answered_here() {
     }
 }
 
-/// 9110-7.7-03, fault X21: the path goes on as it came, unless it has dot segments.
+/// 9110-7.7-03, 9110-7.7-R1, fault X21: the path goes on as it came, unless it has dot segments.
 #[test]
 fn targets_go_on_as_they_came_or_canonical() {
     for (target, prefix, onward) in [
@@ -1008,7 +1009,7 @@ client
     );
 }
 
-/// 9110-9.3.6-R1, 9110-9.3.6-06; faults X14, S75.
+/// 9110-9.3.6-R1, 9110-9.3.6-06, 9110-8.6-06; faults X14, S75.
 #[test]
 fn connect_opens_a_tunnel_to_allowed_ports() {
     let script = r#"

@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// Half-close passes, in both directions, in any weather, and nothing is lost or added.
+    /// 9110-9.3.6-04: what came before an end is delivered. Half-close passes, in both directions, in any weather, and nothing is lost or added.
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn octets_and_ends_pass_both_ways() {
         for seed in 0..20 {
