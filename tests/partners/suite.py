@@ -186,6 +186,12 @@ def status(*args, **options):
     return curl("-o", "/dev/null", "-w", "%{http_code}", *args, **options).decode()
 
 
+def never_whole(*args):
+    """A response that its server cuts: an error of curl (18, or 56 for a reset), or of the gateway if nothing was passed on."""
+    done = subprocess.run(["curl", "--silent", "--max-time", "40", "-o", os.devnull, "-w", "%{http_code}", *args], capture_output=True, timeout=SECONDS_MAX)
+    assert done.returncode in (18, 56) or (done.returncode, done.stdout) == (0, b"502"), (args, done)
+
+
 def asked(port, *args):
     return json.loads(curl(*args, f"http://127.0.0.1:{port}/asked"))
 
@@ -276,9 +282,9 @@ def test_node_behind():
         assert raw.endswith("0\r\nx-sum: 100\r\n\r\n"), raw[-80:]
         assert curl("-i", f"{url}/hints").startswith(b"HTTP/1.1 103 ")
         assert b" 103 " not in curl("--http1.0", "-i", f"{url}/hints")
-        # A response that is cut is never whole: for a client of 1.1, and of 1.0 (curl: 18, or 56 for a reset).
-        curl(f"{url}/cut", code=(18, 56))
-        curl("--http1.0", f"{url}/cut", code=(18, 56))
+        # A response that is cut is never whole: for a client of 1.1, and of 1.0.
+        never_whole(f"{url}/cut")
+        never_whole("--http1.0", f"{url}/cut")
         with eleven("proxy", f"http://127.0.0.1:{origin}", "--buffer-requests") as buffered:
             assert curl("-T", "-", "-X", "POST", f"http://127.0.0.1:{buffered}/echo", input=content) == content
             seen = json.loads(curl("-T", "-", "-X", "POST", f"http://127.0.0.1:{buffered}/asked", input=content))
@@ -298,7 +304,7 @@ def test_a_chain_of_gateways():
             for port in [middle, outer]:
                 for _ in range(3):
                     assert curl(f"http://127.0.0.1:{port}/chunks").count(b"\n") == 100
-                curl(f"http://127.0.0.1:{port}/cut", code=(18, 56))
+                never_whole(f"http://127.0.0.1:{port}/cut")
 
 
 def test_a_loop_is_noticed():

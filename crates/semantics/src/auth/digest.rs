@@ -314,19 +314,21 @@ impl Response {
     }
 }
 
-/// A nonce that needs no table: the time, and a hash that only the holder of `secret` can make. `now` in seconds.
-pub fn make_nonce(secret: &[u8; 32], now: i64) -> String {
-    let time = now.to_string();
-    format!("{time}-{}", nonce_mac(secret, time.as_bytes()))
+/// A nonce that needs no table: the time in seconds, a number that no other nonce of this second has, and a hash that only
+/// the holder of `secret` can make. Two clients must never share one: each counts its own requests (RFC 7616 §3.3).
+pub fn make_nonce(secret: &[u8; 32], now: i64, serial: u64) -> String {
+    let message = format!("{now}.{serial:x}");
+    format!("{message}-{}", nonce_mac(secret, message.as_bytes()))
 }
 
 /// Age of an own nonce in seconds; `None` for one that is not ours.
 pub fn nonce_age(nonce: &[u8], secret: &[u8; 32], now: i64) -> Option<i64> {
     let at = memchr::memchr(b'-', nonce)?;
-    let (time, mac) = (&nonce[..at], &nonce[at + 1..]);
-    if !constant_time_eq(nonce_mac(secret, time).as_bytes(), mac) {
+    let (message, mac) = (&nonce[..at], &nonce[at + 1..]);
+    if !constant_time_eq(nonce_mac(secret, message).as_bytes(), mac) {
         return None;
     }
+    let time = &message[..memchr::memchr(b'.', message)?];
     Some(now - i64::try_from(decimal(time)?).ok()?)
 }
 
@@ -446,7 +448,8 @@ mod tests {
     #[test]
     fn nonces_prove_themselves() {
         let (secret, other) = ([7u8; 32], [8u8; 32]);
-        let nonce = make_nonce(&secret, 1000);
+        assert_ne!(make_nonce(&secret, 1000, 1), make_nonce(&secret, 1000, 2));
+        let nonce = make_nonce(&secret, 1000, 1);
         assert_eq!(nonce_age(nonce.as_bytes(), &secret, 1060), Some(60));
         assert_eq!(nonce_age(nonce.as_bytes(), &other, 1060), None);
         let forged = nonce.replacen("1000", "2000", 1);

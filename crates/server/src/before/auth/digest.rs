@@ -8,6 +8,7 @@ use super::{Denied, Outcome};
 use eleven_semantics::auth::Auth;
 use eleven_semantics::auth::digest::{self, Algorithm, Refused, Response, Secret};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Nonces whose counts are remembered.
@@ -90,6 +91,8 @@ pub struct Digest {
     /// Makes and recognises nonces.
     key: [u8; 32],
     counts: Arc<Mutex<Counts>>,
+    /// Of the next nonce.
+    serial: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -161,6 +164,7 @@ impl Digest {
             md5,
             key,
             counts: Arc::default(),
+            serial: Arc::default(),
         }
     }
 
@@ -173,7 +177,7 @@ impl Digest {
 
     /// The values of WWW-Authenticate, the strongest algorithm first (RFC 7616 §3.7).
     pub fn challenges(&self, stale: bool, now_s: i64) -> Vec<Vec<u8>> {
-        let nonce = digest::make_nonce(&self.key, now_s);
+        let nonce = digest::make_nonce(&self.key, now_s, self.serial.fetch_add(1, Ordering::Relaxed));
         self.algorithms().map(|algorithm| digest::challenge(&self.realm, &nonce, algorithm, stale)).collect()
     }
 

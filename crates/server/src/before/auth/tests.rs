@@ -211,3 +211,12 @@ fn digest_files_that_are_refused() {
         assert!(DigestFile::parse(text, "r").is_err(), "{text}");
     }
 }
+
+/// RFC 7616 §3.3: clients that are challenged in the same second do not share a nonce, because each counts its own requests.
+#[test]
+fn every_challenge_has_a_nonce_of_its_own() {
+    let users = DigestFile::parse("u:r:0123456789abcdef0123456789abcdef\n", "r").unwrap();
+    let digest = Digest::new("r", users, 300, true, [9; 32]);
+    let challenges: std::collections::HashSet<_> = (0..100).map(|_| digest.challenges(false, 1000)).collect();
+    assert_eq!(challenges.len(), 100);
+}

@@ -44,7 +44,11 @@ fn responses_go_on_as_they_came() {
         ("200 OK", "Content-Encoding: gzip\\r\\nContent-Length: 5\\r\\n", "!gzip"),
         ("206 Partial Content", "Content-Range: parsecs 1-2/9\\r\\nContent-Length: 2\\r\\n", "ab"),
         ("304 Not Modified", "", ""),
-        ("401 Unauthorized", "WWW-Authenticate: Basic realm=\\\"r\\\", Odd a=b\\r\\nContent-Length: 0\\r\\n", ""),
+        (
+            "401 Unauthorized",
+            "WWW-Authenticate: Basic realm=\\\"r\\\", Odd a=b\\r\\nContent-Length: 0\\r\\n",
+            "",
+        ),
         ("405 Method Not Allowed", "Content-Length: 0\\r\\n", ""),
         ("421 Misdirected Request", "Content-Length: 0\\r\\n", ""),
         ("599 Anything", "Content-Length: 2\\r\\n", "ab"),
