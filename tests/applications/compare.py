@@ -16,6 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -47,10 +48,23 @@ class Server:
         self.process = None
 
     def start(self):
+        said = tempfile.TemporaryFile("w+") if self.port == 0 else None
         self.process = subprocess.Popen(
             self.command, cwd=os.path.join(HERE, "apps"), start_new_session=True,
-            stdout=self.quiet, stderr=self.quiet,
+            stdout=self.quiet, stderr=said or self.quiet,
         )
+        end = time.monotonic() + 60
+        while said:
+            said.seek(0)
+            found = re.search(r"Running .* on http://127.0.0.1:(\d+)/", said.read())
+            if found:
+                self.port = int(found.group(1))
+                # Where it is from now on, also when it has to be started again.
+                self.command = [part.replace("127.0.0.1:0", "127.0.0.1:%d" % self.port) for part in self.command]
+                break
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise RuntimeError("%s does not start" % self.name)
+            time.sleep(0.02)
         self.wait_until_it_answers()
 
     def wait_until_it_answers(self, seconds=60):
@@ -550,7 +564,8 @@ def servers(options, python):
     quiet = None if options.loud else subprocess.DEVNULL
 
     def make(name, command):
-        port = free_port()
+        # The others do not say which port the system chose.
+        port = 0 if name == "eleven" else free_port()
         return Server(name, [part.replace("PORT", str(port)) for part in command], port, quiet)
 
     eleven = [options.eleven, "run", "--quiet", "--listen", "127.0.0.1:PORT", "--python", python, "--timeout", "3"]

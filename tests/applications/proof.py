@@ -20,7 +20,7 @@ import threading
 import time
 
 from compare import Broken, Client
-from cpu import family, free_port
+from cpu import family
 from suite import HERE
 
 
@@ -28,14 +28,15 @@ class Eleven:
     """`eleven run` of the comparison's application."""
 
     def __init__(self, options, workers, *more):
-        self.port = free_port()
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [options.eleven, "run", "cases:app", "--quiet", "--log", "info", "--workers", str(workers),
-             "--listen", "127.0.0.1:%d" % self.port, "--python", sys.executable, *more],
+             "--listen", "127.0.0.1:0", "--python", sys.executable, *more],
             cwd=os.path.join(HERE, "apps"), stderr=self.log,
         )
-        self.wait_for("Running ", 1)
+        self.wait_for("Running .*/\n", 1)
+        self.log.seek(0)
+        self.port = int(re.search(r"Running .* on http://127.0.0.1:(\d+)/", self.log.read()).group(1))
 
     def said(self, words):
         self.log.seek(0)

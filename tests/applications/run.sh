@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests of the application host with real Python: the worker package by itself, the server with real workers, and behind the
-# real binary the cases of the comparison, reloads and kills under load, and Flask, Django and FastAPI from PyPI.
+# real binary the cases of the comparison, reloads and kills under load, a PHP application, and Flask, Django and FastAPI.
 # Run from anywhere: bash tests/applications/run.sh   (ELEVEN=path to a binary that is built already)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -19,4 +19,5 @@ python3 crates/server/tests/python/test_worker.py
 cargo test -q -p eleven-server --locked --test applications -- --ignored --test-threads 4
 python3 tests/applications/compare.py --check --eleven "$ELEVEN"
 python3 tests/applications/proof.py --short --eleven "$ELEVEN"
+python3 tests/applications/php.py --eleven "$ELEVEN"
 exec python3 tests/applications/suite.py --eleven "$ELEVEN"
