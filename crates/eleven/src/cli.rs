@@ -311,6 +311,9 @@ pub struct Run {
     /// For development: replace the workers when a source file changes, and show tracebacks in the browser.
     #[arg(long)]
     pub reload: bool,
+    /// Import the application once and fork the workers, which then share its memory. Without effect with --reload.
+    #[arg(long)]
+    pub preload: bool,
     /// A path that a new worker must answer (with less than 500) before it gets requests.
     #[arg(long, value_name = "PATH")]
     pub probe: Option<String>,

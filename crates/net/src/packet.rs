@@ -6,10 +6,11 @@
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, SocketFlags,
-    SocketType, recv, recvmsg, send, shutdown, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, send, sendmsg,
+    shutdown, socketpair,
 };
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -71,6 +72,40 @@ impl PacketPair {
     }
 }
 
+/// A pair of connected packet sockets for both directions: one for here, which never waits, and one for another process.
+/// Both are closed in programs that are started.
+///
+/// # Errors
+/// If the process has too many open files.
+pub fn two_way_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+/// Sends a message along with an open file.
+///
+/// # Errors
+/// As `sendmsg(2)`; `WouldBlock` if there is no room for it now.
+pub fn send_with_file(socket: impl AsFd, message: &[u8], file: impl AsFd) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let files = [file.as_fd()];
+    if !control.push(SendAncillaryMessage::ScmRights(&files)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    sendmsg(socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Ends a process at once, by a descriptor that stands for it (`pidfd_open(2)`) and so for no other that got its number.
+///
+/// # Errors
+/// If it has ended.
+pub fn kill(process: impl AsFd) -> io::Result<()> {
+    Ok(rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)?)
+}
+
 /// Receives octets, and an open file if one comes along (of several, the last). Does not wait if the socket
 /// does not.
 ///
@@ -95,8 +130,7 @@ pub fn receive_with_file(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
-    use std::io::{IoSlice, Read, Seek, Write};
+    use std::io::{Read, Seek, Write};
 
     #[test]
     fn messages_are_whole_and_can_be_taken_back() {
@@ -131,6 +165,28 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_ended_by_its_descriptor() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        kill(&process).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(kill(&process).is_err(), "it has ended");
+    }
+
+    #[test]
+    fn our_side_of_a_pair_never_waits() {
+        let (ours, theirs) = two_way_pair().unwrap();
+        let mut buffer = [0; 8];
+        let error = receive_with_file(&ours, &mut buffer, &mut None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        send(&theirs, b"hello", SendFlags::empty()).unwrap();
+        assert_eq!(receive_with_file(&ours, &mut buffer, &mut None).unwrap(), 5);
+        drop(theirs);
+        assert_eq!(receive_with_file(&ours, &mut buffer, &mut None).unwrap(), 0);
+    }
+
+    #[test]
     fn a_file_comes_along() {
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         let path = std::env::temp_dir().join(format!("eleven-packet-{}", std::process::id()));
@@ -138,11 +194,7 @@ mod tests {
         file.write_all(b"content").unwrap();
         let opened = std::fs::File::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let files = [opened.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
-        sendmsg(&a, &[IoSlice::new(b"octets")], &mut control, SendFlags::empty()).unwrap();
+        send_with_file(&a, b"octets", &opened).unwrap();
         let (mut buffer, mut received) = ([0; 16], None);
         assert_eq!(receive_with_file(&b, &mut buffer, &mut received).unwrap(), 6);
         let mut received = std::fs::File::from(received.unwrap());

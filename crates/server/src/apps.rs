@@ -14,6 +14,7 @@ pub mod settings;
 mod shelf;
 mod supervisor;
 mod websocket;
+mod zygote;
 
 pub use python::{Application, stop_all};
 pub use settings::{AppSettings, Buffering, Interface};

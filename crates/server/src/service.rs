@@ -66,7 +66,17 @@ impl Service {
         }
         match self {
             Service::Single(handler) => match handler.handle(request, worker) {
-                Handled::Ready(response) => Handled::Ready(worded(response, request)),
+                Handled::Ready(response) => {
+                    Handled::Ready(worded(response, || Reading::of(&request.head.fields)))
+                }
+                // What is silent of an application is almost always said in its place: it died, took too long, is
+                // busy. (The request has been taken along, and with it what the client likes to read.) What other
+                // servers said stays as it is.
+                Handled::Later(future)
+                    if matches!(handler, Handler::Application(_) | Handler::FastCgi(_)) =>
+                {
+                    Handled::later(async move { worded(future.await, Reading::default) })
+                }
                 later => later,
             },
             Service::Planned(steps) => steps.handle(request, worker),
@@ -75,11 +85,10 @@ impl Service {
 }
 
 /// Gives an error without content the words of an error page.
-fn worded(mut response: Response, request: &Request) -> Response {
+fn worded(mut response: Response, reading: impl FnOnce() -> Reading) -> Response {
     let silent = matches!(&response.content, Content::Bytes(bytes) if bytes.is_empty());
     if silent && response.status.code() >= 400 {
-        let reading = Reading::of(&request.head.fields);
-        let (content, media_type) = ErrorPages::default().word(response.status, reading, "", "");
+        let (content, media_type) = ErrorPages::default().word(response.status, reading(), "", "");
         response.add(Known::ContentType, &*media_type);
         response.content = Content::Bytes(content);
     }

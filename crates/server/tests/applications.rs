@@ -387,7 +387,59 @@ fn answers_do_not_wait_for_the_next_request() {
     gate.open();
     assert_eq!(connection.response("GET").unwrap().text(), "waited");
     wait_behind(&mut connection, "GET /crash HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(connection.response("GET").unwrap().status, 502);
+    let lost = connection.response("GET").unwrap();
+    assert_eq!((lost.status, lost.text().contains("502 Bad Gateway")), (502, true), "{}", lost.text());
+}
+
+/// The application is imported once, in a process that no worker is; a reload imports it anew; a worker that dies, or the
+/// process that forks them, is replaced; an application that does not import is told as ever.
+#[test]
+#[ignore = "needs python3: tests/applications/run.sh"]
+fn preloaded() {
+    let server = Server::with("preloaded:application", |settings| {
+        settings.preload = true;
+    });
+    // Importer and worker, of an answer that came.
+    let who = || {
+        let mut found = None;
+        until("an answer", || {
+            let response = server.get("/");
+            let text = response.text();
+            found = text.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
+            response.status == 200
+        });
+        found.unwrap()
+    };
+    let (importer, first) = who();
+    assert_ne!(importer, first);
+    assert_eq!(server.get("/die").status, 502);
+    let (same, second) = who();
+    assert_eq!(same, importer);
+    assert_ne!(second, first, "another worker was forked");
+    assert_eq!(server.get("/child").text(), "7", "workers may have processes of their own");
+    server.application.reload_and_wait();
+    let (next, _) = who();
+    assert_ne!(next, importer, "imported anew");
+    let signal = |pid: &str| {
+        assert!(std::process::Command::new("kill").args(["-9", pid]).status().unwrap().success());
+    };
+    signal(&next);
+    let (same, worker) = who();
+    assert_eq!(same, next, "the workers outlive the process that forked them");
+    signal(&worker);
+    until("a worker is forked by a new process", || who().0 != next);
+}
+
+#[test]
+#[ignore = "needs python3: tests/applications/run.sh"]
+fn what_cannot_be_preloaded_is_told() {
+    let mut settings = AppSettings::new("broken_module:application");
+    settings.directory = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python"));
+    settings.preload = true;
+    let application = Application::start(settings, 1).unwrap();
+    let why = application.wait_ready().unwrap_err();
+    assert!(why.contains("Traceback") || why.contains("Error"), "{why}");
+    application.stop();
 }
 
 /// Reloading under load fails no request, and afterwards the code is new.

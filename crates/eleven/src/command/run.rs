@@ -110,6 +110,7 @@ fn settings(options: &Run) -> Result<AppSettings, Failure> {
     settings.mount = mount(&options.mount)?;
     settings.development = options.reload;
     settings.watch = options.reload;
+    settings.preload = options.preload;
     if let Some(probe) = &options.probe
         && !probe.starts_with('/')
     {

@@ -1024,6 +1024,12 @@ pub static APP: Section = section(
         ),
         key("memory_bytes_max", bytes(MIB, TIB), Absent("never"), "Memory at which a worker is replaced."),
         key(
+            "preload",
+            Kind::Bool,
+            Is("false"),
+            "Import the application once and fork the workers, which then share its memory.",
+        ),
+        key(
             "probe",
             Kind::Text("a path such as `\"/health\"`"),
             Absent("none"),

@@ -69,6 +69,8 @@ pub struct AppSettings {
     pub development: bool,
     /// Restart when a source file changes.
     pub watch: bool,
+    /// Import the application once and fork the workers, which then share its memory. Not together with `watch`.
+    pub preload: bool,
     /// A path that a new worker must answer with less than 500 before it gets requests.
     pub probe: Option<String>,
     /// Collecting of request content.
@@ -119,6 +121,7 @@ impl AppSettings {
             mount: String::new(),
             development: false,
             watch: false,
+            preload: false,
             probe: None,
             buffering: Buffering::Auto,
             request_spool_bytes_max: 1 << 30,

@@ -8,9 +8,11 @@ use super::package::RuntimeDirectory;
 use super::pool::{Overdue, Pool};
 use super::protocol::{self, CONTENT_INLINE, DONE, FrameHead, FrameKind, HELLO_BYTES, REQUEST, Ticket};
 use super::settings::{AppSettings, Interface};
+use super::zygote::{self, Zygote};
 use bytes::{Bytes, BytesMut};
 use eleven_net::packet::PacketPair;
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -174,6 +176,8 @@ pub(super) struct Supervisor {
     workers: HashMap<u32, Worker>,
     next: u32,
     generation: u64,
+    /// Forks the workers of its generation, with `preload`.
+    zygote: Option<Zygote>,
     /// Workers to be replaced, one after the other.
     to_replace: VecDeque<u32>,
     /// When to start so many missing workers.
@@ -210,6 +214,7 @@ pub(super) async fn run(
         workers: HashMap::new(),
         next: 1,
         generation: 0,
+        zygote: None,
         to_replace: VecDeque::new(),
         restart_at: Some(Instant::now()),
         failures: 0,
@@ -344,20 +349,21 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, number: u32) -> std::io::Result<Worker> {
-        let settings = &self.settings;
-        let pair = Arc::new(PacketPair::new()?);
-        let token: [u8; 16] = eleven_net::random::bytes()?;
-        let mut process = Process::new(&settings.python);
+    /// The interpreter with the worker package.
+    fn interpreter(&self) -> Process {
+        let mut process = Process::new(&self.settings.python);
         process
             .arg(self.directory.package())
-            .envs(settings.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::from(pair.their_end()?))
+            .envs(self.settings.environment.iter().map(|(name, value)| (name, value)))
             // A group of its own: Ctrl-C in the terminal is for the server.
             .process_group(0)
             .kill_on_drop(true);
-        self.known.admit(number, token);
-        let child = process.spawn()?;
+        process
+    }
+
+    /// What a process is told first.
+    fn message(&self, number: u32, token: &[u8; 16], preload: bool) -> Vec<u8> {
+        let settings = &self.settings;
         let sockets: Vec<_> = (0..=self.threads).map(|t| self.directory.socket(t)).collect();
         let message = serde_json::json!({
             "application": settings.application,
@@ -371,6 +377,7 @@ impl Supervisor {
             "worker": number,
             "development": settings.development,
             "watch": settings.watch,
+            "preload": preload,
             "event_loop": settings.event_loop,
             "environ": {
                 "SERVER_SOFTWARE": concat!("eleven/", env!("CARGO_PKG_VERSION")),
@@ -380,10 +387,51 @@ impl Supervisor {
                 "wsgi.url_scheme": "http",
             },
         });
-        pair.send(message.to_string().as_bytes())?;
+        message.to_string().into_bytes()
+    }
+
+    /// Has a worker forked by the zygote of this generation, which is started if there is none.
+    fn fork(
+        &mut self,
+        number: u32,
+        message: &[u8],
+        pair: &PacketPair,
+    ) -> std::io::Result<oneshot::Receiver<OwnedFd>> {
+        if let Some(zygote) = self.zygote.as_ref().filter(|zygote| zygote.generation == self.generation)
+            && let Ok(process) = zygote.fork(number, message, pair.their_end()?)
+        {
+            return Ok(process);
+        }
+        // The first, or that of the code before the reload, or it was killed.
+        let settings = self.message(0, &[0; 16], true);
+        let zygote = Zygote::start(self.interpreter(), &settings, self.generation)?;
+        let process = zygote.fork(number, message, pair.their_end()?);
+        self.zygote = Some(zygote);
+        process
+    }
+
+    fn spawn(&mut self, number: u32) -> std::io::Result<Worker> {
+        let pair = Arc::new(PacketPair::new()?);
+        let token: [u8; 16] = eleven_net::random::bytes()?;
+        self.known.admit(number, token);
+        let message = self.message(number, &token, false);
         let (kill, killed) = oneshot::channel();
-        let pid = child.id();
-        tokio::spawn(attend(number, child, killed, self.events.clone()));
+        let events = self.events.clone();
+        let mut pid = None;
+        // A worker that watches its files has to import them itself.
+        if self.settings.preload && !self.settings.watch {
+            let process = self.fork(number, &message, &pair)?;
+            tokio::spawn(async move {
+                let end = zygote::attend(process, killed).await;
+                let _ = events.send(Event::Exited(number, Err(end)));
+            });
+        } else {
+            let child = self.interpreter().stdin(Stdio::from(pair.their_end()?)).spawn()?;
+            pair.send(&message)?;
+            pid = child.id();
+            tokio::spawn(attend(number, child, killed, events));
+        }
+        let settings = &self.settings;
         let chance = u64::from_ne_bytes(eleven_net::random::bytes()?);
         Ok(Worker {
             phase: Phase::Starting,
@@ -436,6 +484,7 @@ impl Supervisor {
         let asgi = said["interface"] == "asgi";
         self.known.interface.store(if asgi { 2 } else { 1 }, Ordering::Relaxed);
         let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.pid = worker.pid.or(said["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
         tracing::info!(
             worker = number,
             pid = worker.pid,

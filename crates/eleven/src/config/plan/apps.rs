@@ -48,6 +48,7 @@ impl Builder<'_> {
         settings.requests_max = table.number("requests_max");
         settings.age_max_s = table.optional_number("age_max").map_or(0, |ms| ms.div_ceil(1000));
         settings.memory_bytes_max = table.optional_number("memory_bytes_max").unwrap_or(0);
+        settings.preload = table.flag("preload");
         if let Some(probe) = table.text("probe") {
             if !probe.text.starts_with('/') {
                 self.complain(probe.span, "the probe is a path: it starts with `/`");

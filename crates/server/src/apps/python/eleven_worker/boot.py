@@ -89,10 +89,73 @@ def main():
     first = queue.recv(wire.MESSAGE_BYTES_MAX)
     if not first:
         return
-    serve(queue, wire.Settings(json.loads(first)))
+    settings = wire.Settings(json.loads(first))
+    if settings.preload:
+        fork_workers(queue, settings)
+    else:
+        serve(queue, settings, prepare)
 
 
-def serve(queue, settings):
+def prepare(settings):
+    """Imports the application. Returns it with the name of its interface."""
+    if settings.directory:
+        os.chdir(settings.directory)
+    sys.path[:0] = [*settings.python_path, os.getcwd()]
+    application = load(settings.application, settings.factory)
+    interface = settings.interface
+    if interface == "auto":
+        interface = interface_of(application)
+    return application, interface
+
+
+def fork_workers(control, settings):
+    """Imports the application once, then forks a worker for every message, which holds its settings and comes with
+    its queue socket. Answers with the worker's number and a descriptor of its process.
+
+    An application that does not import is told by each worker, as it is without this process.
+    """
+    prepared, error = None, None
+    try:
+        prepared = prepare(settings)
+    except BaseException as raised:
+        error = raised
+
+    def outcome(_):
+        if error is not None:
+            raise error
+        return prepared
+
+    # What is loaded now is shared with the workers: the collector must not write to it.
+    gc.collect()
+    gc.freeze()
+    # Nobody here asks how a worker ended; the server sees that it did.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, wire.MESSAGE_BYTES_MAX, 1)
+        if not message:
+            return
+        own = wire.Settings(json.loads(message))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        process = os.fork()
+        if process == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            os.set_inheritable(descriptors[0], False)
+            return serve(socket.socket(fileno=descriptors[0]), own, outcome)
+        os.close(descriptors[0])
+        number = own.worker.to_bytes(4, "little")
+        try:
+            handle = os.pidfd_open(process)
+        except OSError:
+            # It has ended already.
+            control.send(number)
+        else:
+            socket.send_fds(control, [number], [handle])
+            os.close(handle)
+
+
+def serve(queue, settings, prepare):
     shelf = wire.shelf_file(settings.threads)
     responders = [
         wire.connect(settings, thread, wire.HELLO_RESPONSES, file=shelf) for thread in range(len(settings.sockets))
@@ -104,13 +167,7 @@ def serve(queue, settings):
 
         watcher = watch.Watcher(settings.directory or os.getcwd())
     try:
-        if settings.directory:
-            os.chdir(settings.directory)
-        sys.path[:0] = [*settings.python_path, os.getcwd()]
-        application = load(settings.application, settings.factory)
-        interface = settings.interface
-        if interface == "auto":
-            interface = interface_of(application)
+        application, interface = prepare(settings)
         if interface == "asgi":
             from . import asgi as side
         else:

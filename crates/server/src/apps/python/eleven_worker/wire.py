@@ -73,6 +73,7 @@ class Settings:
         self.worker = values["worker"]
         self.development = values.get("development", False)
         self.watch = values.get("watch", False)
+        self.preload = values.get("preload", False)
         self.event_loop = values.get("event_loop", "auto")
         self.start_timeout_ms = values.get("start_timeout_ms", 60000)
 
