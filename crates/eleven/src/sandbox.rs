@@ -91,9 +91,9 @@ impl Reach {
             }
         }
         let policies = plan.sites.iter().map(|site| &site.policy).chain(plan.routes().map(|r| &r.policy));
-        for basic in policies.filter_map(|policy| policy.authentication.basic.as_ref()) {
+        for file in policies.flat_map(|policy| policy.authentication.files()) {
             // Read anew when it changes, which as a rule is a new file of the same name.
-            if let Some(directory) = basic.file().as_deref().and_then(Path::parent) {
+            if let Some(directory) = file.parent() {
                 reach.read.insert(real(directory));
             }
         }

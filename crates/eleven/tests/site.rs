@@ -20,6 +20,11 @@ target_bytes_max = "1KiB"
 field_section_bytes_max = "2KiB"
 content_bytes_max = "10KiB"
 
+[[upstream]]
+name = "silent"
+servers = "http://127.0.0.1:7"
+timeouts = { head = "200ms" }
+
 [[site]]
 names = ["example.org", "*.example.org"]
 redirect_names = "example.com"
@@ -117,6 +122,19 @@ path = "/nobody"
 proxy = { upstream = "http://127.0.0.1:1" }
 
 [[site.route]]
+path = "/app"
+proxy = { upstream = "http://127.0.0.1:7" }
+
+[[site.route]]
+path = "/silent"
+proxy = { upstream = "silent" }
+
+[[site.route]]
+path = "/careful"
+strip_prefix = true
+files = { root = "up", uploads = { conditional = true } }
+
+[[site.route]]
 path = "/hints"
 strip_prefix = true
 early_hints = "</style.css>; rel=preload; as=style"
@@ -152,7 +170,7 @@ fn folder() -> Folder {
 }
 
 fn serve(folder: &Folder) -> Server {
-    Server::configured(folder, CONFIG)
+    Server::configured(folder, &CONFIG.replace("127.0.0.1:7\"", &format!("{}\"", origin())))
 }
 
 #[track_caller]
@@ -162,8 +180,46 @@ fn ask(server: &Server, head: &str) -> Response {
 
 const HOST: &str = "HTTP/1.1\nHost: example.org";
 
-/// The situation in which each status of RFC 9110 §15 and RFC 6585 is produced. 101 needs an application, 500 a bug, 507 a
-/// full disk: their tests are where those are made.
+/// An origin server that says what it is asked to: a status, another protocol, or nothing at all.
+fn origin() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut head = Vec::new();
+                let mut octet = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut octet).is_ok_and(|n| n > 0) {
+                    head.push(octet[0]);
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let answer = match path.rsplit_once('/') {
+                    Some((_, "silent")) => {
+                        // Until the gateway gives up.
+                        let _ = stream.read(&mut octet);
+                        return;
+                    }
+                    Some((_, "switch")) => {
+                        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nswitched".into()
+                    }
+                    Some((_, "426")) => {
+                        "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno".into()
+                    }
+                    Some((_, status)) => {
+                        format!("HTTP/1.1 {status} Said\r\nConnection: close\r\nContent-Length: 4\r\n\r\nsaid")
+                    }
+                    None => return,
+                };
+                let _ = stream.write_all(answer.as_bytes());
+            });
+        }
+    });
+    address
+}
+
+/// The situation in which each status of RFC 9110 §15 and RFC 6585 is produced.
 #[test]
 fn every_status_in_its_situation() {
     let folder = folder();
@@ -219,12 +275,39 @@ fn every_status_in_its_situation() {
         (502, format!("GET /nobody {HOST}")),
         (503, format!("GET /maintenance {HOST}")),
         (505, "GET / HTTP/2.0\nHost: example.org".to_owned()),
+        // What only a gateway can meet, with an origin server of the test's own.
+        (101, format!("GET /app/switch {HOST}\nConnection: upgrade\nUpgrade: websocket")),
+        (504, format!("GET /silent/silent {HOST}")),
+        // What only an application says: it comes through as it was said. 411 would need a handler that must know the
+        // length before it begins, and there is none: content of unknown length is taken. 500 of this server itself is a
+        // bug (`session` tests a panic), 507 a full disk (`upload` tests the disk's errors), 407 that of `forward`,
+        // 305 and 306 mean nothing any more and are said by nobody.
+        (300, format!("GET /app/say/300 {HOST}")),
+        (402, format!("GET /app/say/402 {HOST}")),
+        (411, format!("POST /app/say/411 {HOST}\nContent-Length: 0")),
+        (422, format!("GET /app/say/422 {HOST}")),
+        (426, format!("GET /app/say/426 {HOST}")),
+        (428, format!("PUT /careful/there.txt {HOST}\nContent-Length: 0")),
+        (428, format!("DELETE /careful/there.txt {HOST}")),
+        (500, format!("GET /app/say/500 {HOST}")),
+        (507, format!("GET /app/say/507 {HOST}")),
+        (511, format!("GET /app/say/511 {HOST}")),
     ] {
         let response = match status {
             408 => {
                 let mut reader = Reader::new(server.connect());
                 reader.get_mut().write_all(b"GET / HT").unwrap();
                 reader.response("GET").expect("an answer before the close")
+            }
+            101 => {
+                // The strict reader takes it for an interim response, which it is as well.
+                let mut stream = server.connect();
+                stream.write_all(format!("{}\r\n\r\n", head.replace('\n', "\r\n")).as_bytes()).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+                assert!(answer.ends_with("\r\n\r\nswitched"), "{answer}");
+                continue;
             }
             429 => {
                 assert_eq!(ask(&server, &head).status, 200);
@@ -458,6 +541,111 @@ fn the_log_says_who_what_and_why() {
     wait(&log, 1);
     server.signal("TERM");
     assert_eq!(server.wait(), Some(0));
+}
+
+/// Each exchange is in the log of its site and in no other, through a rotation; `off` is nowhere.
+#[test]
+fn sites_with_logs_of_their_own() {
+    let folder = folder();
+    let mut config = String::from("[log]\naccess = \"main.log\"\nformat = \"common\"\n");
+    for (site, log) in [
+        ("main", ""),
+        ("own", "log = { access = \"own.log\" }"),
+        ("timed", "log = { access = \"timed.log\", format = \"{site} {target} {status} {duration_us}\" }"),
+        ("shared", "log = { access = \"own.log\" }"),
+        ("same", "log = { access = \"main.log\" }"),
+        ("off", "log = { access = \"off\" }"),
+    ] {
+        config.push_str(&format!(
+            "[[site]]\nnames = \"{site}.test\"\n{log}\n[[site.route]]\npath = \"/here\"\n"
+        ));
+        config.push_str("strip_prefix = true\necho = true\n");
+    }
+    let mut server = Server::configured(&folder, &config);
+    let go = |round: &str| {
+        for site in ["main", "own", "timed", "shared", "same", "off"] {
+            // At once, later, and where there is no route.
+            ask(&server, &format!("GET /here/{round}-{site} HTTP/1.1\nHost: {site}.test"));
+            ask(&server, &format!("GET /here/delay/0?{round}-{site} HTTP/1.1\nHost: {site}.test"));
+            ask(&server, &format!("GET /nowhere/{round}-{site} HTTP/1.1\nHost: {site}.test"));
+        }
+        ask(&server, &format!("GET /nobody/{round} HTTP/1.1\nHost: nobody.test"));
+    };
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+    let check = |round: &str| {
+        for (name, count, sites) in [
+            ("main.log", 7, &["main", "same"][..]),
+            ("own.log", 6, &["own", "shared"]),
+            ("timed.log", 3, &["timed"]),
+        ] {
+            let started = std::time::Instant::now();
+            let mut text = read(name);
+            while text.lines().count() < count {
+                assert!(started.elapsed() < support::WATCHDOG, "{name}: {text}");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                text = read(name);
+            }
+            assert_eq!(text.lines().count(), count, "{name}: {text}");
+            for site in ["main", "own", "timed", "shared", "same", "off"] {
+                let lines = text.lines().filter(|line| line.contains(&format!("{round}-{site}"))).count();
+                assert_eq!(lines, if sites.contains(&site) { 3 } else { 0 }, "{site} in {name}: {text}");
+            }
+        }
+        assert!(read("main.log").contains(&format!("GET /nobody/{round} ")), "{}", read("main.log"));
+        let timed = read("timed.log");
+        assert!(timed.contains(&format!("timed.test /here/{round}-timed 404 ")), "{timed}");
+    };
+    go("first");
+    check("first");
+    for name in ["main.log", "own.log", "timed.log"] {
+        std::fs::rename(folder.path().join(name), folder.path().join(format!("{name}.1"))).unwrap();
+    }
+    server.signal("USR1");
+    for name in ["main.log", "own.log", "timed.log"] {
+        let started = std::time::Instant::now();
+        while !folder.path().join(name).exists() {
+            assert!(started.elapsed() < support::WATCHDOG, "{name} is not opened anew");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+    go("second");
+    check("second");
+    server.signal("TERM");
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// A server that is killed in the middle of an upload leaves nothing, or removes it when it starts the next time.
+#[test]
+fn killed_in_the_middle_of_an_upload() {
+    let folder = folder();
+    folder.write("up/.left.0123456789abcdef.eleven-part", "by a crash");
+    let server = serve(&folder);
+    let names = || {
+        let entries = std::fs::read_dir(folder.path().join("up")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let wait = || {
+        let started = std::time::Instant::now();
+        while names() != ["dir", "there.txt"] {
+            assert!(started.elapsed() < support::WATCHDOG, "{:?}", names());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    wait();
+    let mut stream = server.connect();
+    let head = "PUT /up/half.txt HTTP/1.1\r\nHost: example.org\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(&[b'x'; 500]).unwrap();
+    // Killed by being dropped.
+    drop(server);
+    let _server = serve(&folder);
+    wait();
 }
 
 /// A broken configuration never starts a server half-way, and says all that is wrong.

@@ -5,12 +5,14 @@
 //! A file is opened first and looked at through its descriptor afterwards, so there is no gap between a check
 //! and its use (fault P09). New files are written under a temporary name and renamed when whole.
 
+pub mod reap;
+
 use rustix::fs::{self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -260,25 +262,25 @@ impl Root {
         }
     }
 
-    /// A new file in directory `within` (a canonical path), readable and writable, that exists under a
-    /// temporary name until [`Temporary::commit`]. The name begins with `hint`, made harmless.
+    /// A new file in directory `within` (a canonical path), readable and writable, that has no name until
+    /// [`Temporary::commit`], so that not even a crash leaves a trace of it. Where the file system cannot do that it
+    /// has a temporary one, which begins with `hint`, made harmless.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn create_temporary(&self, within: &[u8], hint: &[u8], mode: u32) -> Result<Temporary, OpenError> {
         let directory = self.directory(within)?;
-        for _ in 0..RACED_RESOLUTIONS_MAX {
-            let name = temporary_name(hint)?;
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match fs::openat(&directory, &name[..], flags, Mode::from_raw_mode(mode)) {
-                Ok(file) => {
-                    return Ok(Temporary { file: File::from(file), directory, name, unlink: true });
-                }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(OpenError::from_errno(errno)),
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match fs::openat(&directory, c".", flags, Mode::from_raw_mode(mode)) {
+            Ok(file) => {
+                Ok(Temporary { file: File::from(file), directory, name: None, hint: hint.to_vec(), mode })
             }
+            // A file system, or a kernel, that knows no file without a name.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                Temporary::named(directory, hint, mode)
+            }
+            Err(errno) => Err(OpenError::from_errno(errno)),
         }
-        Err(OpenError::Io(io::ErrorKind::AlreadyExists.into()))
     }
 
     /// Gives a file another name in the same directory, after its content was written through another
@@ -567,13 +569,15 @@ pub fn free_bytes(file: &File) -> Option<u64> {
     (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// A file under a temporary name. Dropped without commit it is removed.
+/// A file without a name, or under a temporary one. Dropped without commit it is gone.
 #[derive(Debug)]
 pub struct Temporary {
     file: File,
     directory: OwnedFd,
-    name: Vec<u8>,
-    unlink: bool,
+    /// To be removed.
+    name: Option<Vec<u8>>,
+    hint: Vec<u8>,
+    mode: u32,
 }
 
 impl Temporary {
@@ -582,9 +586,64 @@ impl Temporary {
         &self.file
     }
 
-    /// Its temporary name in its directory.
-    pub fn name(&self) -> &[u8] {
-        &self.name
+    /// Its temporary name in its directory, if it has one.
+    pub fn name(&self) -> Option<&[u8]> {
+        self.name.as_deref()
+    }
+
+    fn named(directory: OwnedFd, hint: &[u8], mode: u32) -> Result<Temporary, OpenError> {
+        for _ in 0..RACED_RESOLUTIONS_MAX {
+            let name = temporary_name(hint)?;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match fs::openat(&directory, &name[..], flags, Mode::from_raw_mode(mode)) {
+                Ok(file) => {
+                    let file = File::from(file);
+                    // Whoever finds a lock knows that somebody is still at work on it.
+                    let _ = try_lock(&file);
+                    return Ok(Temporary { file, directory, name: Some(name), hint: hint.to_vec(), mode });
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(OpenError::from_errno(errno)),
+            }
+        }
+        Err(OpenError::Io(io::ErrorKind::AlreadyExists.into()))
+    }
+
+    /// Gives the nameless file a name that is not taken.
+    fn link(&self, to: &[u8]) -> Result<(), Errno> {
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match fs::linkat(fs::CWD, &*own, &self.directory, to, AtFlags::SYMLINK_FOLLOW) {
+            // Without /proc, newer kernels allow this as well.
+            Err(Errno::NOENT | Errno::ACCESS | Errno::PERM) => {
+                fs::linkat(&self.file, c"", &self.directory, to, AtFlags::EMPTY_PATH)
+            }
+            result => result,
+        }
+    }
+
+    /// Gives the nameless file its name at once, if it can have it; else a temporary one.
+    fn settle(&mut self, to: &[u8], existing: Existing) -> io::Result<bool> {
+        match self.link(to) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) if existing == Existing::Keep => return Err(Errno::EXIST.into()),
+            // To replace a file takes a rename.
+            Err(Errno::EXIST) => {
+                let name = temporary_name(&self.hint)?;
+                if self.link(&name).is_ok() {
+                    self.name = Some(name);
+                    return Ok(false);
+                }
+            }
+            // Some confinements let nothing be linked that has no directory: then it is copied.
+            Err(_) => {}
+        }
+        let copy =
+            Temporary::named(self.directory.try_clone()?, &self.hint, self.mode).map_err(io::Error::other)?;
+        (&self.file).rewind()?;
+        io::copy(&mut &self.file, &mut &copy.file)?;
+        fs::fsync(&copy.file)?;
+        *self = copy;
+        Ok(false)
     }
 
     /// Gives the file its name, `to`, in the same directory. Blocks on the disk when synced.
@@ -600,29 +659,23 @@ impl Temporary {
         if durability == Durability::Synced {
             fs::fsync(&self.file)?;
         }
-        rename_in(&self.directory, &self.name, to, existing)?;
-        self.unlink = false;
+        let is_there = self.name.is_none() && self.settle(to, existing)?;
+        if !is_there && let Some(name) = &self.name {
+            rename_in(&self.directory, name, to, existing)?;
+            self.name = None;
+        }
         if durability == Durability::Synced {
             fs::fsync(&self.directory)?;
         }
         self.file.try_clone()
     }
-
-    /// Leaves the file under its temporary name, to be taken up again later.
-    ///
-    /// # Errors
-    /// If the descriptor cannot be duplicated.
-    pub fn keep(mut self) -> io::Result<(File, Vec<u8>)> {
-        self.unlink = false;
-        Ok((self.file.try_clone()?, std::mem::take(&mut self.name)))
-    }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if self.unlink {
+        if let Some(name) = &self.name {
             // Nothing to be done if it fails; a later start reaps by the suffix.
-            let _ = fs::unlinkat(&self.directory, &self.name[..], AtFlags::empty());
+            let _ = fs::unlinkat(&self.directory, &name[..], AtFlags::empty());
         }
     }
 }

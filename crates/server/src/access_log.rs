@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,18 @@ pub struct Worker {
     is_timed: bool,
 }
 
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Worker({:?})", self.shared.format)
+    }
+}
+
+impl std::fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AccessLog({:?})", self.shared.format)
+    }
+}
+
 /// Where the lines go.
 enum Output {
     Stdout,
@@ -130,6 +142,10 @@ impl AccessLog {
         let writer = std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || write_loop(&theirs, output))?;
+        let mut in_use = lock(&IN_USE);
+        in_use.retain(|log| log.strong_count() > 0);
+        in_use.push(Arc::downgrade(&shared));
+        drop(in_use);
         Ok(AccessLog { shared, writer: Mutex::new(Some(writer)) })
     }
 
@@ -143,8 +159,7 @@ impl AccessLog {
 
     /// Opens the file anew before the next write: after a rotation.
     pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Relaxed);
-        self.shared.ask(|signal| signal.hurry = true);
+        self.shared.reopen();
     }
 
     /// Lines lost because the writer could not keep up or the disk was full.
@@ -155,13 +170,25 @@ impl AccessLog {
     /// Waits until every line recorded before the call was handed to the system, but no longer than
     /// [`STUCK_OUTPUT`]. Not for a request's way.
     pub fn flush(&self) {
-        let mut signal = lock(&self.shared.signal);
-        signal.asked += 1;
-        signal.hurry = true;
-        let mine = signal.asked;
-        self.shared.wake.notify_one();
-        let _ = self.shared.wait_until(signal, |signal| signal.done >= mine || signal.ended);
+        self.shared.flush();
     }
+}
+
+/// The logs of the process that are in use, so that what is asked of all reaches those of sites too.
+static IN_USE: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+fn in_use() -> Vec<Arc<Shared>> {
+    lock(&IN_USE).iter().filter_map(Weak::upgrade).collect()
+}
+
+/// [`AccessLog::reopen`] for every log.
+pub fn reopen_all() {
+    in_use().iter().for_each(|log| log.reopen());
+}
+
+/// [`AccessLog::flush`] for every log.
+pub fn flush_all() {
+    in_use().iter().for_each(|log| log.flush());
 }
 
 impl Drop for AccessLog {
@@ -176,6 +203,20 @@ impl Drop for AccessLog {
 }
 
 impl Shared {
+    fn reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
+        self.ask(|signal| signal.hurry = true);
+    }
+
+    fn flush(&self) {
+        let mut signal = lock(&self.signal);
+        signal.asked += 1;
+        signal.hurry = true;
+        let mine = signal.asked;
+        self.wake.notify_one();
+        let _ = self.wait_until(signal, |signal| signal.done >= mine || signal.ended);
+    }
+
     fn wait_until(&self, signal: MutexGuard<'_, Signal>, done: impl Fn(&Signal) -> bool) -> bool {
         let (signal, _) = self
             .written

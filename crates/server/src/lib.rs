@@ -25,6 +25,7 @@ pub mod serve;
 pub mod service;
 mod session;
 pub mod site;
+mod site_log;
 mod spool;
 pub mod steps;
 pub mod store;

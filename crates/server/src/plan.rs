@@ -169,10 +169,26 @@ pub struct Site {
     pub host: Box<str>,
     /// Plain requests are redirected to `https` (308).
     pub https_only: bool,
+    /// The file of its own certificate, if it has one.
+    pub certificate: Option<PathBuf>,
     /// Its routes.
     pub routes: RouteMap<Arc<Route>>,
     /// What holds where no route does: for 404 and 405.
     pub policy: Policy,
+    /// Where its exchanges are logged.
+    pub log: SiteLogPlan,
+}
+
+/// Where the exchanges of a site are logged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SiteLogPlan {
+    /// With those of the others.
+    #[default]
+    Main,
+    /// Nowhere.
+    Off,
+    /// In a log of its own, which other sites may share.
+    Own(AccessLogPlan),
 }
 
 /// A route: what is done before and after the handler, and which handler.

@@ -2,9 +2,11 @@
 //! how many octets went each way, and why it was refused or the connection closed. The access log, the metrics and the
 //! status page all read this one value. It borrows; whoever keeps it longer than the exchange copies what it needs.
 
+use crate::access_log;
 use crate::metrics::Exchange;
 use eleven_semantics::{Fields, Version};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// One exchange: a request and its final response.
@@ -112,6 +114,20 @@ pub struct Notes {
     pub upstream: Option<Arc<str>>,
     /// Request id, if one was given or made.
     pub request_id: Option<Box<[u8]>>,
+    /// Where it is logged.
+    pub log: SiteLog,
+}
+
+/// Where the exchanges of a site are logged, as a worker has it.
+#[derive(Debug, Clone, Default)]
+pub enum SiteLog {
+    /// With those of the other sites.
+    #[default]
+    Main,
+    /// Nowhere.
+    Off,
+    /// In a log of its own.
+    Own(Rc<access_log::Worker>),
 }
 
 impl Notes {

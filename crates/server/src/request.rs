@@ -20,6 +20,8 @@ pub struct Peer {
     pub scheme: Scheme,
     /// The port of the listener, for the target URI where no other is named; 0 if unknown.
     pub local_port: u16,
+    /// The name by which the certificate was chosen (SNI).
+    pub server_name: Option<Box<str>>,
 }
 
 impl Peer {
@@ -259,6 +261,11 @@ impl Request {
     /// The scheme of the target URI: of the connection, which an absolute target cannot change (fault H08).
     pub fn scheme(&self) -> Scheme {
         self.peer.scheme
+    }
+
+    /// Whether an `https` resource is asked for over a connection that is not secured (9110-7.4-02).
+    pub fn is_short_of_tls(&self) -> bool {
+        self.scheme() == Scheme::Http && self.head.target.form() == Form::Absolute(Scheme::Https)
     }
 
     /// Whether the target is of absolute form.

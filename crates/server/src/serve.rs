@@ -2,7 +2,7 @@
 //! runs (service, settings, log, listeners), and two ways to end: a stop that lets running exchanges finish, and a
 //! drain for when another process goes on with the same sockets.
 
-use crate::access_log::AccessLog;
+use crate::access_log::{self, AccessLog};
 use crate::metrics::Metrics;
 use crate::relayed::{self, Accepted, Relays};
 use crate::secure;
@@ -597,9 +597,7 @@ impl Running {
 
     /// Opens log files anew, after a rotation.
     pub fn reopen_logs(&self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
+        access_log::reopen_all();
     }
 
     /// The access log in force.
@@ -614,8 +612,6 @@ impl Running {
                 tracing::error!("a worker panicked");
             }
         }
-        if let Some(log) = &self.log {
-            log.flush();
-        }
+        access_log::flush_all();
     }
 }

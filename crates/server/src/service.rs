@@ -5,6 +5,7 @@ use crate::after::error_page::{ErrorPages, Reading};
 use crate::handler::{Handled, Handler};
 use crate::request::Request;
 use crate::response::{Content, Response};
+use crate::site_log::SiteLogs;
 use crate::steps::Steps;
 use crate::worker::Worker;
 use eleven_messaging::{CloseReason, Expectation, Malformed};
@@ -36,6 +37,14 @@ impl Service {
         }
     }
 
+    /// What logs of sites of their own it has.
+    pub(crate) fn site_logs(&self) -> SiteLogs {
+        match self {
+            Service::Single(_) => SiteLogs::default(),
+            Service::Planned(steps) => steps.site_logs(),
+        }
+    }
+
     fn takes_connect(&self) -> bool {
         match self {
             Service::Single(handler) => handler.takes_connect(),
@@ -63,6 +72,13 @@ impl Service {
         }
         if let Some(response) = crate::acme::answer(request) {
             return response.into();
+        }
+        if let Service::Single(handler) = self
+            && request.is_short_of_tls()
+            && !handler.takes_connect()
+        {
+            return refusal(Status::MISDIRECTED_REQUEST, "What is asked for by https is told over TLS only.")
+                .into();
         }
         match self {
             Service::Single(handler) => match handler.handle(request, worker) {

@@ -75,6 +75,10 @@ pub fn serve(
         PeerAddr::Unix | PeerAddr::Memory => None,
     };
     let scheme = if stream.is_tls() { Scheme::Https } else { Scheme::Http };
+    let server_name = match &stream {
+        Stream::Tls(tls) => tls.server_name().map(Box::from),
+        _ => None,
+    };
     let settings = worker.settings();
     slot.begin(Phase::Idle, settings.timeouts.idle_timeout_ms);
     Box::new(Session {
@@ -83,7 +87,7 @@ pub fn serve(
         slot,
         number: worker.next_connection(),
         worker,
-        peer: Rc::new(Peer { address, scheme, local_port }),
+        peer: Rc::new(Peer { address, scheme, local_port, server_name }),
         carry: Vec::new(),
         awaited: None,
     })
@@ -276,9 +280,9 @@ impl Session {
                 }
             }
             let weight = self.worker.weigh();
-            request.is_recorded = weight > 0 || self.worker.log().is_some();
+            request.is_recorded = weight > 0 || self.worker.is_logged();
             // The clock is read for those who look at the times.
-            let is_timed = weight > 0 || self.worker.log().is_some_and(|log| log.is_timed());
+            let is_timed = weight > 0 || self.worker.is_log_timed();
             let started = is_timed.then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();
@@ -501,7 +505,7 @@ impl Session {
             notes.count_in(&mut counted);
         }
         self.worker.recorder().count(&counted);
-        if weight == 0 && counted.refused.is_none() && self.worker.log().is_none() {
+        if weight == 0 && counted.refused.is_none() && !self.worker.is_logged() {
             return;
         }
         let asked = asked.unwrap_or(Asked::NOTHING);
@@ -538,7 +542,7 @@ impl Session {
             notes.add_to(&mut record);
         }
         self.worker.recorder().sample(&record, counted.handler, weight);
-        if let Some(log) = self.worker.log() {
+        if let Some(log) = self.worker.log_of(response.notes.as_deref()) {
             log.record(&record);
         }
     }
@@ -568,7 +572,7 @@ impl Session {
             ..Exchange::default()
         });
         self.worker.recorder().sample(&record, "", 0);
-        if let Some(log) = self.worker.log() {
+        if let Some(log) = self.worker.log_of(None) {
             log.record(&record);
         }
     }

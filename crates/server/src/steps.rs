@@ -11,7 +11,7 @@ use crate::before::auth::{Denied, Job, Judgement, Outcome};
 use crate::before::cors::Cors;
 use crate::before::redirect::{Place, Template};
 use crate::before::trace::{Ids, REQUEST_ID, TracePlan};
-use crate::files::{Files, FilesOptions};
+use crate::files::{Files, FilesOptions, upload};
 use crate::finished::{Circumstances, Finished};
 use crate::fixed::{Fixed, Redirect};
 use crate::handler::{Handled, Handler};
@@ -20,19 +20,20 @@ use crate::plan::{CachePlan, HandlerPlan, Plan, Policy, Route, Site};
 use crate::proxy::caching::{Caching, CachingPlan};
 use crate::proxy::open::OpenProxy;
 use crate::proxy::{Gateway, GatewayPlan};
-use crate::record::Notes;
+use crate::record::{Notes, SiteLog};
 use crate::request::{ContentReader, Request, RequestContent};
 use crate::response::{Content, Response, ResponseFields};
 use crate::route::{Match, Routed};
 use crate::service::Service;
+use crate::site_log::{self, Logs, SiteLogs};
 use crate::store;
 use crate::worker::Worker;
 use bytes::Bytes;
 use eleven_cache::Cache;
 use eleven_net::clock;
-use eleven_net::file::Root;
+use eleven_net::file::{Options as RootOptions, Root, Symlinks};
 use eleven_net::pipe::{Next, Reason, pipe};
-use eleven_semantics::target::{InvalidPath, push_encoded_path};
+use eleven_semantics::target::{Authority, InvalidPath, push_encoded_path};
 use eleven_semantics::{Fields, Known, Method, Status, Version};
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -57,6 +58,8 @@ pub struct Prepared {
     store: Option<(CachePlan, Arc<Cache>)>,
     /// How routes use it, by route.
     caches: Vec<Option<CachingPlan>>,
+    /// The logs of sites that have their own.
+    logs: Vec<site_log::Opened>,
 }
 
 /// An application that runs, or whose directory is open.
@@ -72,6 +75,9 @@ pub enum PrepareError {
     /// A directory cannot be opened (fault P22).
     #[error("the directory {0} cannot be opened: {1}")]
     Root(PathBuf, std::io::Error),
+    /// The log of a site cannot be opened.
+    #[error("cannot open the access log {0}: {1}")]
+    Log(PathBuf, std::io::Error),
     /// An application cannot be prepared.
     #[error("the application {0:?} cannot be prepared: {1}")]
     Application(String, std::io::Error),
@@ -141,6 +147,13 @@ impl Prepared {
             if let HandlerPlan::Files(tree) = &route.handler {
                 let root = Root::open_directory(&tree.root, tree.access)
                     .map_err(|error| PrepareError::Root(tree.root.clone(), error))?;
+                if tree.options.upload.is_some() {
+                    // Hidden files are looked at, links are not followed.
+                    let access = RootOptions { dot_names: true, symlinks: Symlinks::Refuse };
+                    let root = Root::open_directory(&tree.root, access)
+                        .map_err(|error| PrepareError::Root(tree.root.clone(), error))?;
+                    upload::reap(root);
+                }
                 files[route.index] = Some(Files::new(root, &mount(condition, route), tree.options.clone()));
             }
         }
@@ -166,8 +179,10 @@ impl Prepared {
                 caches[route.index] = Some(CachingPlan::new(cache, rules.clone()));
             }
         }
+        let before = before.map_or(&[][..], |before| &before.logs);
+        let logs = site_log::open(&plan, before).map_err(|(path, error)| PrepareError::Log(path, error))?;
         let applications = applications(&plan)?;
-        Ok(Prepared { plan: Arc::new(plan), files, applications, store, caches })
+        Ok(Prepared { plan: Arc::new(plan), files, applications, store, caches, logs })
     }
 
     /// The store of responses, if there is one.
@@ -203,6 +218,7 @@ impl Prepared {
     pub fn service(&self) -> Service {
         let mut places = Vec::new();
         let mut gateways = Vec::new();
+        let logs = Logs::new(&self.logs);
         for site in &self.plan.sites {
             for (condition, route) in site.routes.iter() {
                 if places.len() <= route.index {
@@ -214,7 +230,8 @@ impl Prepared {
                     Some(cache) => Handler::Caching(Caching::new(handler, cache.clone())),
                     None => handler,
                 });
-                places[route.index] = Some(Rc::new(Spot::new(site, Some(route), handler)));
+                let log = logs.of(&site.log);
+                places[route.index] = Some(Rc::new(Spot::new(site, Some(route), handler, log)));
             }
         }
         let seed = eleven_net::random_bytes().unwrap_or_else(|error| {
@@ -223,7 +240,7 @@ impl Prepared {
             monotonic_ns().to_ne_bytes().repeat(2).try_into().unwrap_or_default()
         });
         let (plan, ids) = (self.plan.clone(), Ids::new(seed));
-        Service::Planned(Rc::new(Steps { plan, places, finished: RefCell::default(), ids }))
+        Service::Planned(Rc::new(Steps { plan, places, finished: RefCell::default(), ids, logs }))
     }
 
     /// `gateways` are those of this worker so far: routes to one group share its connections and its health.
@@ -285,6 +302,7 @@ pub struct Steps {
     places: Vec<Option<Rc<Spot>>>,
     finished: RefCell<Finished>,
     ids: Ids,
+    logs: Logs,
 }
 
 /// What a worker keeps of a route: one pointer to it goes with a request, instead of one to each part.
@@ -298,9 +316,9 @@ struct Spot {
 }
 
 impl Spot {
-    fn new(site: &Arc<Site>, route: Option<&Arc<Route>>, handler: Option<Handler>) -> Spot {
+    fn new(site: &Arc<Site>, route: Option<&Arc<Route>>, handler: Option<Handler>, log: SiteLog) -> Spot {
         let kind = route.map_or("", |route| route.handler.name());
-        let notes = Notes { site: Some(site.name.clone()), handler: kind, ..Notes::default() };
+        let notes = Notes { site: Some(site.name.clone()), handler: kind, log, ..Notes::default() };
         Spot { site: site.clone(), route: route.cloned(), handler, notes: Rc::new(notes) }
     }
 
@@ -383,6 +401,11 @@ impl Trip {
 }
 
 impl Steps {
+    /// What logs of their own sites have.
+    pub(crate) fn site_logs(&self) -> SiteLogs {
+        self.logs.known
+    }
+
     /// Whether CONNECT may reach a handler.
     pub fn takes_connect(&self) -> bool {
         self.places.iter().flatten().filter_map(|spot| spot.handler.as_ref()).any(Handler::takes_connect)
@@ -393,7 +416,7 @@ impl Steps {
         let goal = self.goal(request);
         let spot = match &goal {
             Goal::Route(_, _, route) => self.places.get(route.index).cloned().flatten(),
-            Goal::Nowhere(site, _) => Some(Rc::new(Spot::new(site, None, None))),
+            Goal::Nowhere(site, _) => Some(Rc::new(Spot::new(site, None, None, self.logs.of(&site.log)))),
             Goal::Misdirected => None,
         };
         let mut trip = Trip { spot, ..Trip::default() };
@@ -451,6 +474,9 @@ impl Steps {
         let Some(site) = self.plan.names.find(Some(&authority), scheme) else {
             return Goal::Misdirected;
         };
+        if !self.is_rightly_secured(request, &authority, site) {
+            return Goal::Misdirected;
+        }
         let path = match request.found_path() {
             Ok(path) => path,
             // An encoded slash names no file and no route; the rest is no path at all (faults P01, P02, P05).
@@ -465,6 +491,26 @@ impl Steps {
             Routed::MethodNotAllowed(allow) => Goal::Nowhere(site, Nowhere::MethodNotAllowed(allow)),
             Routed::NotFound => Goal::Nowhere(site, Nowhere::NotFound),
         }
+    }
+
+    /// 9110-7.4-01, 9110-7.4-02: `https` is answered over TLS only, and under a certificate only for the site that it
+    /// was chosen for. Gateways that are trusted speak for others as they like, and a proxy's targets are not ours.
+    fn is_rightly_secured(&self, request: &Request, authority: &Authority<'_>, site: &Arc<Site>) -> bool {
+        let other_name = request.peer.server_name.as_deref().filter(|name| {
+            !name.as_bytes().eq_ignore_ascii_case(authority.host) && !authority.host.is_empty()
+        });
+        if !request.is_short_of_tls() && other_name.is_none() {
+            return true;
+        }
+        let of_other = other_name.map(|name| Authority { host: name.as_bytes(), port: authority.port });
+        let same_certificate = of_other.as_ref().is_none_or(|other| {
+            let other = self.plan.names.find(Some(other), request.scheme());
+            other.is_none_or(|other| other.certificate == site.certificate)
+        });
+        let is_forward =
+            || site.routes.iter().any(|(_, route)| matches!(route.handler, HandlerPlan::Forward(_)));
+        let is_trusted = || request.peer.ip().is_some_and(|peer| self.plan.trusted_proxies.contains(peer));
+        (same_certificate && !request.is_short_of_tls()) || is_trusted() || is_forward()
     }
 
     // --- the order before the handler ---
@@ -933,6 +979,9 @@ impl Steps {
             (None, Some(spot)) if plain => response.notes = Some(spot.notes.clone()),
             _ => {
                 let notes = response.notes();
+                if let Some(spot) = &trip.spot {
+                    notes.log = spot.notes.log.clone();
+                }
                 notes.site = trip.spot.as_ref().map(|spot| spot.site.name.clone());
                 if let Some(route) = trip.route()
                     && notes.handler.is_empty()

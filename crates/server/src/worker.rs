@@ -5,6 +5,7 @@ use crate::access_log;
 use crate::files;
 use crate::files::hot::{Hot, HotLimits};
 use crate::metrics::Recorder;
+use crate::record::{Notes, SiteLog};
 use crate::request::{Peer, Request};
 use crate::service::Service;
 use bytes::Bytes;
@@ -144,7 +145,7 @@ impl Worker {
         log: Option<access_log::Worker>,
         recorder: Recorder,
     ) -> Rc<Worker> {
-        let nobody = Rc::new(Peer { address: None, scheme: Scheme::Http, local_port: 0 });
+        let nobody = Rc::new(Peer { address: None, scheme: Scheme::Http, local_port: 0, server_name: None });
         Rc::new(Worker {
             service: RefCell::new(service),
             settings: RefCell::new(Rc::new(settings)),
@@ -180,9 +181,24 @@ impl Worker {
         &self.ledger
     }
 
-    /// The access log, if there is one.
-    pub(crate) fn log(&self) -> Option<Rc<access_log::Worker>> {
-        self.log.borrow().clone()
+    /// Whether any exchange is logged.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.log.borrow().is_some() || self.service.borrow().site_logs().any
+    }
+
+    /// Whether any log tells times.
+    pub(crate) fn is_log_timed(&self) -> bool {
+        self.log.borrow().as_ref().is_some_and(|log| log.is_timed())
+            || self.service.borrow().site_logs().timed
+    }
+
+    /// The log of an exchange, if it has one.
+    pub(crate) fn log_of(&self, notes: Option<&Notes>) -> Option<Rc<access_log::Worker>> {
+        match notes.map(|notes| &notes.log) {
+            Some(SiteLog::Own(log)) => Some(log.clone()),
+            Some(SiteLog::Off) => None,
+            Some(SiteLog::Main) | None => self.log.borrow().clone(),
+        }
     }
 
     /// Writes the lines of further exchanges there.

@@ -440,6 +440,26 @@ pub static LOG: Section = section(
     ],
 );
 
+/// `log = {…}` of a site
+pub static SITE_LOG: Section = section(
+    "site.log",
+    "A log of the site's own, instead of the server's. Sites may share a file.",
+    &[
+        key(
+            "access",
+            Kind::Text("`\"stdout\"`, `\"off\"`, or the path of a file"),
+            Required,
+            "Where the lines of this site go. A file is opened anew on SIGUSR1 and when it was renamed.",
+        ),
+        key(
+            "format",
+            Kind::Text("`\"combined\"`, `\"common\"`, `\"json\"`, or a template with `{words}`"),
+            Absent("that of `[log]`"),
+            "How a line looks.",
+        ),
+    ],
+);
+
 /// `[cache]`
 pub static CACHE: Section = section(
     "cache",
@@ -595,6 +615,7 @@ pub static SITE: Section = Section {
             Is("[]"),
             "Names that are redirected (308) to the first of `names`.",
         ),
+        key("log", Kind::Section(&SITE_LOG), Absent("in the log of the server"), "A log of its own."),
         key(
             "default",
             Kind::Bool,
@@ -884,6 +905,12 @@ pub static UPLOADS: Section = section(
             "Make directories that are missing on the way, instead of 409.",
         ),
         key("delete", Kind::Bool, Is("true"), "DELETE removes files."),
+        key(
+            "conditional",
+            Kind::Bool,
+            Is("false"),
+            "Who changes or removes a file must say on which state that is based (If-Match, If-Unmodified-Since), so that nobody's change is lost. Else: 428.",
+        ),
         key(
             "mode",
             Kind::Text("permission bits in octal such as `\"644\"`"),
@@ -1457,7 +1484,7 @@ pub static DIGEST: Section = section(
             "file",
             PATH,
             Required,
-            "An htdigest file: `user:realm:hash` lines, the hash of `user:realm:password` by MD5 (32 digits) or SHA-256 (64).",
+            "An htdigest file: `user:realm:hash` lines, the hash of `user:realm:password` by MD5 (32 digits) or SHA-256 (64). Read anew when it changes.",
         ),
         key(
             "nonce_lifetime",

@@ -22,7 +22,7 @@ use eleven_server::after::compress::{Coding, Compress, Levels};
 use eleven_server::after::error_page::{ErrorPages, Page, StatusSet};
 use eleven_server::after::fields::{CacheRule, FieldRules, Line, TypeSet, is_reserved};
 use eleven_server::before::access::Addresses;
-use eleven_server::before::auth::{Authentication, Basic, Digest, DigestFile, Hash, PasswordFile};
+use eleven_server::before::auth::{Authentication, Basic, Digest, Hash, PasswordFile};
 use eleven_server::before::client::{ChainField, TrustedProxies};
 use eleven_server::before::cors::Cors;
 use eleven_server::before::limit::{Limiter, Rate};
@@ -33,7 +33,7 @@ use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
 use eleven_server::plan::{
     AccessLogPlan, AcmePlan, CacheRules, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan,
-    Policy, ProcessPlan, Route, Site,
+    Policy, ProcessPlan, Route, Site, SiteLogPlan,
 };
 use eleven_server::route::{Match, PathMatch};
 use eleven_server::site::{HostPattern, SiteMap};
@@ -53,6 +53,9 @@ pub fn build(root: &Table, sources: &Sources, report: &mut Report) -> Plan {
         listeners: Vec::new(),
         upstreams: Vec::new(),
         cache_rules: None,
+        logs: Vec::new(),
+        has_log: false,
+        log_format: None,
     };
     builder.plan(root)
 }
@@ -69,6 +72,11 @@ struct Builder<'a> {
     upstreams: Vec<proxy::Upstream>,
     /// What routes with a cache do where they say nothing themselves; `None` without a `[cache]`.
     cache_rules: Option<CacheRules>,
+    /// Logs so far, that of the server first if it has one.
+    logs: Vec<(AccessLogPlan, Span)>,
+    has_log: bool,
+    /// The format of the server's log, as written.
+    log_format: Option<String>,
 }
 
 /// Longest file of passwords, error pages or templates that is read.
@@ -111,6 +119,12 @@ impl Builder<'_> {
         self.listeners = listeners.iter().map(|listener| listener.address.clone()).collect();
         self.upstreams(root);
         let access_log = root.section("log").and_then(|log| self.access_log(log));
+        if let (Some(plan), Some(log)) = (&access_log, root.section("log")) {
+            self.logs.push((plan.clone(), log.span_of("access")));
+            self.has_log = true;
+        }
+        self.log_format =
+            root.section("log").and_then(|log| log.text("format")).map(|text| text.text.to_owned());
         let server_field = root.text("server_field").map_or("", |text| self.field_value(text)).into();
         let mut settings = self.settings(root);
         let limits = root.section("limits");
@@ -295,27 +309,66 @@ impl Builder<'_> {
         let format = log.text("format").and_then(|text| self.log_format(text));
         let path = match log.text("access")? {
             Text { text: "off", .. } => return None,
-            Text { text: "stdout", .. } => None,
-            text => {
-                let path = self.path(text);
-                let parent =
-                    path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir());
-                if let Some(parent) = parent {
-                    let parent = parent.display().to_string();
-                    self.error(text.span, format!("there is no directory `{parent}` for the access log"));
-                }
-                Some(path)
-            }
+            text => self.log_path(text)?,
         };
         Some(AccessLogPlan { path, format: format? })
+    }
+
+    /// A file to write lines to, or standard output.
+    fn log_path(&mut self, text: Text<'_>) -> Option<Option<PathBuf>> {
+        if text.text == "stdout" {
+            return Some(None);
+        }
+        let path = self.path(text);
+        if let Some(parent) =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir())
+        {
+            let parent = parent.display().to_string();
+            self.error(text.span, format!("there is no directory `{parent}` for the access log"));
+            return None;
+        }
+        if path.is_dir() {
+            self.error(text.span, format!("`{}` is a directory", text.text));
+            return None;
+        }
+        Some(Some(path))
+    }
+
+    /// A log of a site's own; that of the server, if it is the same.
+    fn site_log(&mut self, log: &Table) -> SiteLogPlan {
+        let Some(access) = log.text("access") else { return SiteLogPlan::Main };
+        if access.text == "off" {
+            return SiteLogPlan::Off;
+        }
+        let inherited = self.log_format.clone().unwrap_or_default();
+        let format = match log.text("format") {
+            Some(text) => self.log_format(text),
+            // What is wrong with it is said where it stands.
+            None => Format::named(&inherited)
+                .or_else(|| LogTemplate::parse(&inherited).ok().map(Format::Template)),
+        };
+        let (Some(path), Some(format)) = (self.log_path(access), format) else { return SiteLogPlan::Main };
+        let plan = AccessLogPlan { path, format };
+        let span = access.span.clone();
+        match self.logs.iter().position(|(other, _)| other.path == plan.path) {
+            Some(at) if self.logs[at].0 != plan => {
+                let before = self.logs[at].1.clone();
+                self.error(&span, format!("`{}` is written in two formats", access.text))
+                    .help("give both the same `format`, or each a file of its own".into())
+                    .related(before, "the other");
+            }
+            // The server's own comes first.
+            Some(0) if self.has_log => return SiteLogPlan::Main,
+            Some(_) => {}
+            None => self.logs.push((plan.clone(), span)),
+        }
+        SiteLogPlan::Own(plan)
     }
 
     fn log_format(&mut self, text: Text<'_>) -> Option<Format> {
         const NAMES: [&str; 3] = ["combined", "common", "json"];
         match text.text {
-            "combined" => Some(Format::Combined),
-            "common" => Some(Format::Common),
-            "json" => Some(Format::Json),
+            name if Format::named(name).is_some() => Format::named(name),
             name if !name.contains('{') => {
                 let help = match nearest(name, NAMES.into_iter()) {
                     Some(found) => format!("did you mean `\"{found}\"`?"),
@@ -443,8 +496,10 @@ impl Builder<'_> {
             name: site.name.clone(),
             host: site.host.clone(),
             https_only: site.https_only,
+            certificate: site.certificate.clone(),
             routes,
             policy: Policy::default(),
+            log: site.log.clone(),
         }
     }
 
@@ -499,7 +554,9 @@ impl Builder<'_> {
             self.error(&table.span, "this site has nothing to serve")
                 .help("give it a `root`, or a `[[site.route]]`".into());
         }
-        Site { name, host, https_only: table.flag("https_only"), routes, policy }
+        let log = table.section("log").map_or(SiteLogPlan::Main, |log| self.site_log(log));
+        let certificate = table.text("certificate").map(|text| self.path(text));
+        Site { name, host, https_only: table.flag("https_only"), certificate, routes, policy, log }
     }
 
     /// What a route takes; `None` after reporting that its path is wrong.
@@ -711,6 +768,7 @@ impl Builder<'_> {
             create_directories: table.flag("create_directories"),
             delete: table.flag("delete"),
             mode,
+            conditional: table.flag("conditional"),
         }
     }
 
@@ -895,23 +953,16 @@ impl Builder<'_> {
     fn digest(&mut self, table: &Table) -> Option<Digest> {
         let realm = table.text("realm").map_or("", |text| self.realm(text));
         let file = table.text("file")?;
-        let text = match super::read_limited(&self.path(file), SIDE_FILE_BYTES_MAX) {
-            Ok(text) => text,
-            Err(error) => {
-                self.error(file.span, format!("the password file: it cannot be read: {error}"));
-                return None;
-            }
-        };
-        match DigestFile::parse(&text, realm) {
-            Ok(users) => {
-                let lifetime_s = (table.number("nonce_lifetime") / 1000) as i64;
-                Some(Digest::new(realm, users, lifetime_s, table.flag("md5"), random_key()))
-            }
-            Err(why) => {
-                self.error(file.span, format!("the password file: {why}"));
-                None
-            }
+        let path = self.path(file);
+        // A device or a log given by mistake must not fill the memory.
+        if let Err(error) = super::read_limited(&path, SIDE_FILE_BYTES_MAX) {
+            self.error(file.span, format!("the password file: it cannot be read: {error}"));
+            return None;
         }
+        let lifetime_s = (table.number("nonce_lifetime") / 1000) as i64;
+        Digest::of_file(realm, path, lifetime_s, table.flag("md5"), random_key())
+            .map_err(|why| self.complain(file.span, format!("the password file: {why}")))
+            .ok()
     }
 
     fn realm<'t>(&mut self, text: Text<'t>) -> &'t str {

@@ -231,12 +231,21 @@ fn a_temporary_file_gets_its_name_when_whole_or_vanishes() {
     let root = s.root(Options::default());
     let names = || read_directory(&root.open(b"/dir").unwrap().file, 100).unwrap().0;
     let before = names().len();
-    let mut half = root.create_temporary(b"/dir", b"../b\x1b.txt", 0o600).unwrap();
-    half.file.write_all(b"half").unwrap();
-    assert!(is_temporary_name(half.name()) && half.name().starts_with(b".btxt."), "{:?}", half.name());
-    assert_eq!(names().len(), before + 1);
-    drop(half);
-    assert_eq!(names().len(), before);
+    for nameless in [true, false] {
+        let mut half = match nameless {
+            true => root.create_temporary(b"/dir", b"../b\x1b.txt", 0o600).unwrap(),
+            false => Temporary::named(root.directory(b"/dir").unwrap(), b"../b\x1b.txt", 0o600).unwrap(),
+        };
+        half.file.write_all(b"half").unwrap();
+        if let Some(name) = half.name() {
+            assert!(is_temporary_name(name) && name.starts_with(b".btxt."), "{name:?}");
+        } else {
+            assert!(nameless);
+        }
+        assert_eq!(names().len(), before + usize::from(half.name().is_some()));
+        drop(half);
+        assert_eq!(names().len(), before);
+    }
 
     let mut whole = root.create_temporary(b"/dir", b"c", 0o640).unwrap();
     whole.file.write_all(b"whole").unwrap();
@@ -259,6 +268,23 @@ fn a_temporary_file_gets_its_name_when_whole_or_vanishes() {
         let other = root.create_temporary(b"/dir", b"c", 0o600).unwrap();
         assert!(other.commit(bad, Existing::Replace, Durability::Unsynced).is_err(), "{bad:?}");
     }
+}
+
+/// What a crash left is removed, what is being written is not, nor what only looks alike.
+#[test]
+fn what_a_crash_left_is_reaped() {
+    let s = scratch();
+    s.file("root/.a.0123456789abcdef.eleven-part", "left");
+    s.file("root/dir/.b.0123456789abcdef.eleven-part", "left");
+    s.file("root/dir/named.eleven-part", "not hidden: somebody's own");
+    let root = s.root(Options { dot_names: true, ..Options::default() });
+    let alive = Temporary::named(root.directory(b"/dir").unwrap(), b"c", 0o600).unwrap();
+    assert_eq!(reap::reap(&root, 1_000_000).unwrap(), 2);
+    assert_eq!(reap::reap(&root, 1_000_000).unwrap(), 0);
+    assert!(root.look_at(&[b"/dir/", alive.name().unwrap()].concat()).is_ok());
+    assert!(root.look_at(b"/dir/named.eleven-part").is_ok());
+    alive.commit(b"c.txt", Existing::Keep, Durability::Synced).unwrap();
+    assert_eq!(outcome(root.open(b"/dir/c.txt")), "");
 }
 
 /// Writing follows no link and stays beneath the root.

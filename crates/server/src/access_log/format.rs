@@ -72,6 +72,16 @@ fn civil(days: i64) -> (i64, u32, u32) {
 }
 
 impl Format {
+    /// The format of this name, if it is one of those that need no template.
+    pub fn named(name: &str) -> Option<Format> {
+        match name {
+            "combined" => Some(Format::Combined),
+            "common" => Some(Format::Common),
+            "json" => Some(Format::Json),
+            _ => None,
+        }
+    }
+
     /// Whether a line tells more of time than the second of its end.
     pub(super) fn is_timed(&self) -> bool {
         match self {
@@ -90,9 +100,12 @@ impl Format {
             Format::Combined => {
                 common(out, record, clock);
                 out.extend_from_slice(b" \"");
-                text(out, request_field(record, Known::Referer).unwrap_or(b"-"));
+                match request_field(record, Known::Referer) {
+                    Some(referer) => target(out, referer, text),
+                    None => out.push(b'-'),
+                }
                 out.extend_from_slice(b"\" \"");
-                text(out, request_field(record, Known::UserAgent).unwrap_or(b"-"));
+                field(out, request_field(record, Known::UserAgent));
                 out.push(b'"');
             }
             Format::Json => json(out, record, clock, order),
@@ -103,6 +116,13 @@ impl Format {
             }
         }
         out.push(b'\n');
+    }
+}
+
+fn field(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    match value {
+        Some(value) => text(out, value),
+        None => out.push(b'-'),
     }
 }
 
@@ -193,10 +213,19 @@ const PLAIN: [bool; 256] = {
     table
 };
 
-/// Whether all octets stand for themselves. Without early exit and without a table, so that many are looked at at once.
+/// Whether all octets stand for themselves; eight at a time, since nearly all do.
 fn is_plain(value: &[u8]) -> bool {
-    let strange = |b: u8| (b.wrapping_sub(0x20) >= 0x5f) | (b == b'"') | (b == b'\\');
-    !value.iter().fold(false, |found, &b| found | strange(b))
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The high bit of each octet that is zero; exact as long as no octet of `x` has its own high bit set.
+    let zeros = |x: u64| x.wrapping_sub(ONES) & !x;
+    let (chunks, rest) = value.as_chunks::<8>();
+    let strange = chunks.iter().fold(0, |strange, chunk| {
+        let x = u64::from_ne_bytes(*chunk);
+        let control = x.wrapping_sub(ONES * 0x20) & !x;
+        strange | x | control | zeros(x ^ ONES * 0x22) | zeros(x ^ ONES * 0x5c) | zeros(x ^ ONES * 0x7f)
+    });
+    strange & HIGH == 0 && rest.iter().all(|&b| PLAIN[b as usize])
 }
 
 /// Appends a peer's octets so that they stay within quotes and within the line: controls, quotes, backslashes

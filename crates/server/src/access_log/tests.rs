@@ -235,3 +235,44 @@ fn a_full_disk_costs_lines_and_is_counted() {
     log.flush();
     assert_eq!(log.dropped(), 3);
 }
+
+/// Eight octets at a time or one: the same octets stand for themselves, wherever they stand.
+#[test]
+fn every_octet_is_seen_at_every_place() {
+    for octet in 0..=255u8 {
+        for length in 1..20 {
+            for at in 0..length {
+                let mut value = vec![b'a'; length];
+                value[at] = octet;
+                let fields = Fields::new();
+                let mut line = Vec::new();
+                let format = Format::Template(Template::parse("{method}").unwrap());
+                let record = Record { method: &value, request_fields: Some(&fields), ..Record::default() };
+                format.write(&mut line, &record, &mut Texts::default(), 1);
+                let text = String::from_utf8(line).unwrap();
+                let written = match octet {
+                    b' ' | b'"' | b'\\' => format!("\\x{octet:02x}"),
+                    0x21..0x7f => char::from(octet).to_string(),
+                    _ => format!("\\x{octet:02x}"),
+                };
+                let (before, after) = ("a".repeat(at), "a".repeat(length - at - 1));
+                assert_eq!(text, format!("{before}{written}{after}\n"), "{octet} at {at} of {length}");
+            }
+        }
+    }
+}
+
+/// Fault L05: what a Referer gives away is hidden in every format.
+#[test]
+fn secrets_in_a_referer_are_hidden() {
+    let fields = Fields::from_iter(&[("Referer", "https://a.test/?token=abc&x=1")]);
+    for format in
+        [Format::Combined, Format::Json, Format::Template(Template::parse("{request.Referer}").unwrap())]
+    {
+        let mut line = Vec::new();
+        let record = Record { request_fields: Some(&fields), ..Record::default() };
+        format.write(&mut line, &record, &mut Texts::default(), 1);
+        let text = String::from_utf8(line).unwrap();
+        assert!(text.contains("token=***&x=1") && !text.contains("abc"), "{text}");
+    }
+}

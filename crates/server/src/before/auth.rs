@@ -7,6 +7,7 @@
 
 mod digest;
 mod htpasswd;
+mod watched;
 
 pub use digest::{Digest, DigestFile, InvalidDigestFile};
 pub use htpasswd::{Hash, InvalidPasswordFile, PasswordFile, UnusableHash};
@@ -17,9 +18,9 @@ use eleven_semantics::{Fields, Known};
 use quick_cache::sync::Cache;
 use sha2::Digest as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use watched::Watched;
 
 /// Passwords hashed at once in the whole process. Each takes a thread for up to a second.
 pub const VERIFICATIONS_MAX: usize = 32;
@@ -117,7 +118,7 @@ pub struct Basic {
 }
 
 struct BasicState {
-    users: Mutex<Watched>,
+    users: Watched<PasswordFile, InvalidPasswordFile>,
     /// Keyed hashes of user, password and stored hash that were found right.
     remembered: Cache<[u8; 32], ()>,
     /// Nobody who reads our memory dump should get at passwords by trying them on a plain hash.
@@ -126,19 +127,10 @@ struct BasicState {
     verifications: &'static AtomicUsize,
 }
 
-/// A password file, read anew when it changes.
-struct Watched {
-    users: Arc<PasswordFile>,
-    fixed: PasswordFile,
-    file: Option<(PathBuf, Option<SystemTime>)>,
-    looked_s: i64,
-}
-
 impl Basic {
     /// The file of users and hashes, which is looked at again with requests.
-    pub fn file(&self) -> Option<std::path::PathBuf> {
-        let users = self.state.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        users.file.as_ref().map(|(path, _)| path.to_path_buf())
+    pub fn file(&self) -> Option<PathBuf> {
+        self.state.users.path()
     }
 
     /// For users given in the configuration and, if there is a path, in a file. `key` is fresh randomness.
@@ -161,15 +153,18 @@ impl Basic {
         key: [u8; 32],
         verifications: &'static AtomicUsize,
     ) -> Result<Basic, InvalidPasswordFile> {
-        let mut watched =
-            Watched { users: Arc::default(), fixed, file: path.map(|path| (path, None)), looked_s: i64::MIN };
-        watched.read()?;
-        let state = BasicState {
-            users: Mutex::new(watched),
-            remembered: Cache::new(REMEMBERED_MAX),
-            key,
-            verifications,
+        let users = match path {
+            None => Watched::fixed(fixed),
+            Some(path) => {
+                let parse = move |text: &str| {
+                    let mut users = PasswordFile::parse(text)?;
+                    users.extend(&fixed);
+                    Ok(users)
+                };
+                Watched::of_file(path, Box::new(parse))?
+            }
         };
+        let state = BasicState { users, remembered: Cache::new(REMEMBERED_MAX), key, verifications };
         Ok(Basic { realm: realm.into(), state: Arc::new(state) })
     }
 
@@ -183,7 +178,7 @@ impl Basic {
         let Some((user, password)) = basic::decode(auth) else {
             return Judgement::Settled(Err(Denied::Malformed));
         };
-        let users = self.state.current(now_s);
+        let users = self.state.users.current(now_s);
         let found = users.get(&user);
         let known = found.is_some();
         // Nobody there: the work of somebody, so that time does not tell.
@@ -214,19 +209,6 @@ impl std::fmt::Debug for Basic {
 }
 
 impl BasicState {
-    fn current(&self, now_s: i64) -> Arc<PasswordFile> {
-        let mut watched = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        if watched.looked_s != now_s {
-            watched.looked_s = now_s;
-            if let Err(error) = watched.read() {
-                // A half-written file must not lock everybody out, nor let anybody in who was there before by an
-                // empty one: the last good one holds.
-                tracing::warn!(%error, "password file: kept the last good one");
-            }
-        }
-        watched.users.clone()
-    }
-
     fn token(&self, user: &[u8], password: &[u8], hash: &Hash) -> [u8; 32] {
         let mut sha = sha2::Sha256::new_with_prefix(self.key);
         for part in [user, password, hash.text().as_bytes()] {
@@ -236,28 +218,6 @@ impl BasicState {
         // Hashed again with the key, so that knowing the inner value does not allow to extend it.
         let inner = sha.finalize();
         sha2::Sha256::new_with_prefix(self.key).chain_update(inner).finalize().into()
-    }
-}
-
-impl Watched {
-    fn read(&mut self) -> Result<(), InvalidPasswordFile> {
-        let Some((path, modified)) = &mut self.file else {
-            if self.users.is_empty() {
-                self.users = Arc::new(self.fixed.clone());
-            }
-            return Ok(());
-        };
-        let changed =
-            std::fs::metadata(&*path).and_then(|meta| meta.modified()).map_err(InvalidPasswordFile::Io)?;
-        if *modified == Some(changed) {
-            return Ok(());
-        }
-        let text = std::fs::read_to_string(&*path).map_err(InvalidPasswordFile::Io)?;
-        let mut users = PasswordFile::parse(&text)?;
-        users.extend(&self.fixed);
-        *modified = Some(changed);
-        self.users = Arc::new(users);
-        Ok(())
     }
 }
 
@@ -271,6 +231,13 @@ pub struct Authentication {
 }
 
 impl Authentication {
+    /// Files that are looked at again with requests.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let basic = self.basic.as_ref().and_then(Basic::file);
+        let digest = self.digest.as_ref().and_then(Digest::file);
+        basic.into_iter().chain(digest)
+    }
+
     /// Whether anything is asked for.
     pub fn is_required(&self) -> bool {
         self.basic.is_some() || self.digest.is_some()

@@ -11,7 +11,7 @@ use super::{Files, reply, unavailable_response};
 use crate::request::{ContentReader, Request, RequestContent};
 use crate::response::Response;
 use eleven_messaging::RequestHead;
-use eleven_net::file::{Durability, Existing, Kind, Meta, OpenError, Temporary};
+use eleven_net::file::{Durability, Existing, Kind, Meta, OpenError, Root, Temporary, reap};
 use eleven_net::pipe::{Next, Reason};
 use eleven_semantics::conditional::{self, Condition, Verdict};
 use eleven_semantics::date::HttpDate;
@@ -33,11 +33,31 @@ pub struct UploadOptions {
     pub delete: bool,
     /// Permission bits of new files, less the process's umask. A replaced file keeps its own.
     pub mode: u32,
+    /// What changes or removes a file must say on which state of it that is based; 428 otherwise.
+    pub conditional: bool,
 }
 
 impl Default for UploadOptions {
     fn default() -> Self {
-        UploadOptions { content_bytes_max: 1 << 30, create_directories: false, delete: true, mode: 0o644 }
+        UploadOptions {
+            content_bytes_max: 1 << 30,
+            create_directories: false,
+            delete: true,
+            mode: 0o644,
+            conditional: false,
+        }
+    }
+}
+
+impl UploadOptions {
+    /// RFC 6585 §3: against lost updates.
+    fn demand_condition(&self, head: &RequestHead) -> Result<(), Refused> {
+        let conditions = [Known::IfMatch, Known::IfNoneMatch, Known::IfUnmodifiedSince];
+        if !self.conditional || head.fields.contains_any(&conditions) {
+            return Ok(());
+        }
+        let text = "say with If-Match or If-Unmodified-Since which state of the file is to be changed";
+        Err(Refused::because(Status::PRECONDITION_REQUIRED, text))
     }
 }
 
@@ -84,6 +104,9 @@ pub fn admit(
     if let Some(condition) = failed_condition(head, current.as_ref(), now) {
         return Err(Refused::Condition(condition));
     }
+    if current.is_some() {
+        options.demand_condition(head)?;
+    }
     let mode = current.map_or(options.mode, |meta| meta.mode & 0o777);
     Ok(Upload { path: path.to_vec(), promised, options: options.clone(), mode, now })
 }
@@ -111,6 +134,9 @@ fn remove(files: &Files, head: &RequestHead, path: &[u8], now: HttpDate) -> Resu
     let Some(meta) = current_state(files, path)? else { return Err(OpenError::NotFound.into()) };
     if let Some(condition) = failed_condition(head, Some(&meta), now) {
         return Err(Refused::Condition(condition));
+    }
+    if let Some(options) = &files.0.options.upload {
+        options.demand_condition(head)?;
     }
     files.root().remove_file(path)?;
     files.changed();
@@ -363,6 +389,21 @@ async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
 ) -> Result<T, Refused> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Refused::Panicked))
+}
+
+/// Names looked at for what a crash left of uploads.
+const REAPED_ENTRIES_MAX: usize = 1_000_000;
+
+/// Removes what a crash left of uploads beneath a root, beside everything else.
+pub fn reap(root: Root) {
+    let work = move || match reap::reap(&root, REAPED_ENTRIES_MAX) {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed what was left of uploads"),
+        Err(error) => tracing::warn!(%error, "cannot look for what was left of uploads"),
+    };
+    if let Err(error) = std::thread::Builder::new().name("reaper".into()).spawn(work) {
+        tracing::warn!(%error, "cannot look for what was left of uploads");
+    }
 }
 
 /// A stored upload.

@@ -399,7 +399,7 @@ impl Long<'_> {
     /// What is to be known of a request when it is answered.
     fn meta_of(&self, request: &mut Request) -> Option<Meta> {
         let weight = self.session.worker.weigh();
-        request.is_recorded = weight > 0 || self.session.worker.log().is_some();
+        request.is_recorded = weight > 0 || self.session.worker.is_logged();
         Meta::of(request, weight, request.is_recorded.then(clock::now))
     }
 
@@ -619,7 +619,7 @@ impl Long<'_> {
         }
         let weight = meta.as_ref().map_or(0, |meta| meta.weight);
         worker.recorder().sample(&record, counted.handler, weight);
-        if let Some(log) = worker.log() {
+        if let Some(log) = worker.log_of(notes.as_deref()) {
             log.record(&record);
         }
     }

@@ -4,10 +4,12 @@
 //! the 64 below it, since browsers send several requests at once and they arrive in any order. The table is bounded;
 //! what is forgotten counts as stale, so nothing can be replayed by filling it.
 
+use super::watched::Watched;
 use super::{Denied, Outcome};
 use eleven_semantics::auth::Auth;
 use eleven_semantics::auth::digest::{self, Algorithm, Refused, Response, Secret};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,6 +51,12 @@ impl std::fmt::Display for InvalidDigestFile {
 
 impl std::error::Error for InvalidDigestFile {}
 
+impl From<std::io::Error> for InvalidDigestFile {
+    fn from(error: std::io::Error) -> Self {
+        InvalidDigestFile::Io(error)
+    }
+}
+
 impl DigestFile {
     /// Reads the text of a file, keeping the users of one realm.
     ///
@@ -85,7 +93,7 @@ impl DigestFile {
 #[derive(Clone)]
 pub struct Digest {
     realm: Box<str>,
-    users: Arc<DigestFile>,
+    users: Arc<Watched<DigestFile, InvalidDigestFile>>,
     nonce_lifetime_s: i64,
     md5: bool,
     /// Makes and recognises nonces.
@@ -155,39 +163,65 @@ impl Counts {
 }
 
 impl Digest {
-    /// For the users of a file. `key` is fresh randomness; `md5` offers MD5 beside SHA-256.
+    /// For these users. `key` is fresh randomness; `md5` offers MD5 beside SHA-256.
     pub fn new(realm: &str, users: DigestFile, nonce_lifetime_s: i64, md5: bool, key: [u8; 32]) -> Digest {
-        Digest {
-            realm: realm.into(),
-            users: Arc::new(users),
-            nonce_lifetime_s,
-            md5,
-            key,
-            counts: Arc::default(),
-            serial: Arc::default(),
-        }
+        Digest::watching(realm, Watched::fixed(users), nonce_lifetime_s, md5, key)
     }
 
-    fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
-        let sha = (!self.users.sha256.is_empty()).then_some(Algorithm::Sha256);
+    /// For the users of a file, which is read anew when it changes.
+    ///
+    /// # Errors
+    /// If it cannot be read, one of its lines means nothing, or nobody is in it.
+    pub fn of_file(
+        realm: &str,
+        path: PathBuf,
+        nonce_lifetime_s: i64,
+        md5: bool,
+        key: [u8; 32],
+    ) -> Result<Digest, InvalidDigestFile> {
+        let of = realm.to_owned();
+        let users = Watched::of_file(path, Box::new(move |text| DigestFile::parse(text, &of)))?;
+        Ok(Digest::watching(realm, users, nonce_lifetime_s, md5, key))
+    }
+
+    /// The file of users and hashes, which is looked at again with requests.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.users.path()
+    }
+
+    fn watching(
+        realm: &str,
+        users: Watched<DigestFile, InvalidDigestFile>,
+        nonce_lifetime_s: i64,
+        md5: bool,
+        key: [u8; 32],
+    ) -> Digest {
+        let (users, counts, serial) = (Arc::new(users), Arc::default(), Arc::default());
+        Digest { realm: realm.into(), users, nonce_lifetime_s, md5, key, counts, serial }
+    }
+
+    fn algorithms(&self, users: &DigestFile) -> impl Iterator<Item = Algorithm> + use<> {
+        let sha = (!users.sha256.is_empty()).then_some(Algorithm::Sha256);
         // A file that has MD5 hashes only can be checked by nothing else.
-        let md5 = (!self.users.md5.is_empty() && (self.md5 || sha.is_none())).then_some(Algorithm::Md5);
+        let md5 = (!users.md5.is_empty() && (self.md5 || sha.is_none())).then_some(Algorithm::Md5);
         sha.into_iter().chain(md5)
     }
 
     /// The values of WWW-Authenticate, the strongest algorithm first (RFC 7616 §3.7).
     pub fn challenges(&self, stale: bool, now_s: i64) -> Vec<Vec<u8>> {
         let nonce = digest::make_nonce(&self.key, now_s, self.serial.fetch_add(1, Ordering::Relaxed));
-        self.algorithms().map(|algorithm| digest::challenge(&self.realm, &nonce, algorithm, stale)).collect()
+        let algorithms = self.algorithms(&self.users.current(now_s));
+        algorithms.map(|algorithm| digest::challenge(&self.realm, &nonce, algorithm, stale)).collect()
     }
 
     /// Judges the credentials of a request.
     pub fn judge(&self, auth: &Auth, method: &str, target: &[u8], now_s: i64) -> Outcome {
         let response = Response::read(auth).map_err(|_| Denied::Malformed)?;
         let sha = auth.parameter("algorithm").and_then(Algorithm::from_bytes).is_some_and(Algorithm::is_sha);
+        let file = self.users.current(now_s);
         let (algorithm, users) =
-            if sha { (Algorithm::Sha256, &self.users.sha256) } else { (Algorithm::Md5, &self.users.md5) };
-        if !self.algorithms().any(|offered| offered == algorithm) {
+            if sha { (Algorithm::Sha256, &file.sha256) } else { (Algorithm::Md5, &file.md5) };
+        if !self.algorithms(&file).any(|offered| offered == algorithm) {
             return Err(Denied::Missing);
         }
         // An unknown user is checked too, against a hash that nothing gives (fault A02).

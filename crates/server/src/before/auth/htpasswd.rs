@@ -82,6 +82,12 @@ impl std::fmt::Display for InvalidPasswordFile {
 
 impl std::error::Error for InvalidPasswordFile {}
 
+impl From<std::io::Error> for InvalidPasswordFile {
+    fn from(error: std::io::Error) -> Self {
+        InvalidPasswordFile::Io(error)
+    }
+}
+
 impl PasswordFile {
     /// Reads the text of a file. Empty lines and lines that start with `#` are skipped.
     ///

@@ -1,5 +1,6 @@
 use super::*;
 use eleven_semantics::auth::digest::{Algorithm, Challenge};
+use std::time::SystemTime;
 
 fn run(judgement: Judgement) -> Outcome {
     match judgement {
@@ -165,6 +166,33 @@ fn answer(auth: &Authentication, index: usize, now: i64, user: &str, password: &
     let challenge = Challenge::read(&Auth::credentials(&value).unwrap()).unwrap();
     let value = challenge.answer(user.as_bytes(), password.as_bytes(), "GET", "/a?b", count, "cnonce");
     Fields::from_iter(&[("Authorization", value)])
+}
+
+/// A file of secrets that changes counts within a second; one that is broken, empty or gone does not.
+#[test]
+fn digest_files_are_read_anew() {
+    let path = std::env::temp_dir().join(format!("eleven-htdigest-{}", std::process::id()));
+    let line =
+        |password: &str| format!("ann:r:{}\n", Algorithm::Sha256.hash(&[b"ann", b"r", password.as_bytes()]));
+    std::fs::write(&path, line("secret")).unwrap();
+    let digest = Digest::of_file("r", path.clone(), 300, false, [9; 32]).unwrap();
+    let auth = Authentication { basic: None, digest: Some(digest) };
+    let mut count = 0;
+    let mut judge = |now, password: &str| {
+        count += 1;
+        run(auth.judge(&answer(&auth, 0, now, "ann", password, count), "GET", b"/a?b", now))
+    };
+    assert_eq!(judge(1, "secret"), Ok((*b"ann").into()));
+    for (now, text) in [(2, "broken"), (3, ""), (4, "bob:other:0123456789abcdef0123456789abcdef\n")] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(judge(now, "secret"), Ok((*b"ann").into()), "{text}");
+    }
+    std::fs::write(&path, line("a longer one")).unwrap();
+    assert_eq!(judge(5, "secret"), Err(Denied::Wrong));
+    assert_eq!(judge(5, "a longer one"), Ok((*b"ann").into()));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(judge(6, "a longer one"), Ok((*b"ann").into()));
+    assert!(Digest::of_file("r", path, 300, false, [9; 32]).is_err());
 }
 
 /// RFC 7616: both algorithms, nonces that expire, counts that are used once, the target that is covered.
