@@ -3,7 +3,7 @@
 //!
 //! Each worker counts into figures of its own, with plain loads and stores ([`Count`]); they are added up when somebody
 //! asks. What would cost time with every request (reading a clock twice, looking a path up) is done for the first
-//! [`EXACT_A_TICK`] exchanges of each quarter of a second, and beyond them for one in [`SPARSE`], which then counts for
+//! `EXACT_A_TICK` exchanges of each quarter of a second, and beyond them for one in `SPARSE`, which then counts for
 //! all of these: exact where there is little traffic, and cheap where there is much. Labels come from the configuration
 //! and from this program, never from clients, and their number is bounded.
 
