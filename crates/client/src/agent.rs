@@ -5,7 +5,7 @@
 //! Does not decode content and does not write files.
 
 use crate::connector::{self, Connector, OpenTimes, Route, Via};
-use crate::credentials::{Credentials, Secret};
+use crate::credentials::{Credentials, Secret, digest_answer};
 use crate::error::{Cause, Failure, Phase, RetrySafety};
 use crate::exchange::Connection;
 use crate::jar::Jar;
@@ -307,6 +307,8 @@ struct Journey {
     authorization: Option<Vec<u8>>,
     /// The challenge answered last, so that a repeated one is not answered again (9110-15.5.2-03).
     answered: bool,
+    /// The same of a proxy's.
+    proxy_answered: bool,
     referer: Option<String>,
     retries: u32,
     /// The jar's, when the present request was sent.
@@ -388,6 +390,10 @@ impl Agent {
     /// # Errors
     /// Why there is no final response.
     pub async fn send(&self, ask: Ask) -> Result<Response, Failure> {
+        if ask.method == Method::Trace && ask.length != Length::Absent {
+            let text = "TRACE has no content".to_owned(); // 9110-9.3.8-04
+            return Err(Failure::new(Phase::Prepare, Cause::Unusable(text)));
+        }
         let mut journey = Journey::new(ask, &self.options);
         let limit = self.options.total_timeout_ms;
         if limit == u64::MAX {
@@ -414,6 +420,11 @@ impl Agent {
                 response.drain().await;
                 continue;
             }
+            if self.changes_its_wish(journey, &response) {
+                journey.renew_content()?;
+                response.drain().await;
+                continue;
+            }
             let step = match self.next_step(journey, &response) {
                 Ok(Some(step)) => step,
                 Ok(None) => {
@@ -428,6 +439,24 @@ impl Agent {
             self.tell(&Told::Redirected(&response.uri, &step.uri));
             response.drain().await;
             journey.take_step(step, status, self.options.auto_referer)?;
+        }
+    }
+
+    /// Whether a refusal is answered by another request of the same kind: to a proxy with the credentials it asks for
+    /// (9110-15.5.8-02), or without an expectation that cannot be met (9110-10.1.1-06).
+    fn changes_its_wish(&self, journey: &mut Journey, response: &Response) -> bool {
+        let head = response.head();
+        match head.status {
+            Status::PROXY_AUTHENTICATION_REQUIRED if !journey.proxy_answered => {
+                let Via::Proxy(proxy) = self.route(&journey.ask.uri).via else { return false };
+                let challenges = auth::challenges(&head.fields, Known::ProxyAuthenticate);
+                let own = journey.ask.fields.contains(Known::ProxyAuthorization);
+                journey.proxy_answered =
+                    !own && self.connector.proxy_secrets().challenged(&proxy, &challenges);
+                journey.proxy_answered
+            }
+            Status::EXPECTATION_FAILED => std::mem::replace(&mut journey.ask.expect_continue, false),
+            _ => false,
         }
     }
 
@@ -650,12 +679,15 @@ impl Agent {
         {
             set(Known::Referer, referer.as_bytes())?;
         }
-        if !ask.fields.contains(Known::Authorization)
+        // 9110-9.3.8-02: what TRACE carries comes back, and to whoever looks on.
+        let secrets = ask.method != Method::Trace;
+        if secrets
+            && !ask.fields.contains(Known::Authorization)
             && let Some(value) = self.authorization(journey)
         {
             set(Known::Authorization, &value)?;
         }
-        if let Some(jar) = &self.jar {
+        if let Some(jar) = self.jar.as_ref().filter(|_| secrets) {
             let context = context_of(&ask.uri);
             let jar_value = jar.borrow_mut().field(&context, ask.method.is_safe(), clock::unix_seconds());
             // 6265-5.4-01: one Cookie field; what the user wrote by hand joins it.
@@ -671,13 +703,19 @@ impl Agent {
         }
         if let Via::Proxy(proxy) = &route.via
             && !ask.fields.contains(Known::ProxyAuthorization)
-            && let Some(value) = connector::proxy_authorization(proxy)
+            && let Some(value) = {
+                let target = ask.uri.without_fragment();
+                self.connector.proxy_secrets().value(proxy, ask.method.as_str(), &target)
+            }
         {
             set(Known::ProxyAuthorization, &value)?;
         }
         let with_jar = self.jar.is_some();
         let mut given = ask.fields.clone();
-        given.retain(|field| !(with_jar && field.known == Some(Known::Cookie)));
+        given.retain(|field| {
+            let secret = field.known == Some(Known::Cookie) || redirect::is_sensitive_name(field.name);
+            (secrets || !secret) && !(with_jar && field.known == Some(Known::Cookie))
+        });
         fields.extend(&given);
         Ok(fields)
     }
@@ -695,7 +733,8 @@ impl Agent {
             (digests.get_mut(&origin_of(&ask.uri)), &secret)
         {
             *count += 1;
-            return digest_answer(challenge, user, password, ask, *count);
+            let (method, target) = (ask.method.as_str(), ask.uri.path_and_query());
+            return digest_answer(challenge, user, password, method, target, *count);
         }
         if !self.options.preemptive {
             return None;
@@ -725,7 +764,8 @@ impl Agent {
         let Some(chosen) = auth::choose(&challenges, able) else { return false };
         journey.authorization = match (&secret, digest::Challenge::read(chosen)) {
             (Secret::Password { user, password }, Ok(challenge)) => {
-                let value = digest_answer(&challenge, user, password, &journey.ask, 1);
+                let (method, target) = (journey.ask.method.as_str(), journey.ask.uri.path_and_query());
+                let value = digest_answer(&challenge, user, password, method, target, 1);
                 self.digests.borrow_mut().insert(origin_of(&journey.ask.uri), (challenge, 1));
                 value
             }
@@ -759,6 +799,7 @@ impl Journey {
             hops: Vec::new(),
             authorization: None,
             answered: false,
+            proxy_answered: false,
             referer: None,
             retries: 0,
             generation: 0,
@@ -802,20 +843,6 @@ fn context_of(uri: &Uri) -> Context<'_> {
 
 fn origin_of(uri: &Uri) -> String {
     format!("{}://{}", uri.scheme().as_str(), uri.host_and_port())
-}
-
-fn digest_answer(
-    challenge: &digest::Challenge,
-    user: &[u8],
-    password: &[u8],
-    ask: &Ask,
-    count: u32,
-) -> Option<Vec<u8>> {
-    let mut random = [0u8; 16];
-    getrandom::fill(&mut random).ok()?;
-    let cnonce: String = random.iter().map(|b| format!("{b:02x}")).collect();
-    let target = ask.uri.path_and_query();
-    Some(challenge.answer(user, password, ask.method.as_str(), target, count, &cnonce))
 }
 
 #[cfg(test)]

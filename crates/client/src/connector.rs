@@ -3,6 +3,7 @@
 //!
 //! Does not choose the proxy (`proxies.rs`) and does not keep connections (`pool.rs`).
 
+use crate::credentials::digest_answer;
 use crate::error::{Cause, Failure, Phase, RetrySafety};
 use crate::exchange::{Connection, Event};
 use crate::pool::Key;
@@ -12,10 +13,11 @@ use eleven_messaging::client::Request;
 use eleven_net::dial::Dialer;
 use eleven_net::tls_config::ClientSettings;
 use eleven_net::{Stream, clock};
-use eleven_semantics::auth::basic;
+use eleven_semantics::auth::{self, Able, Auth, basic, digest};
 use eleven_semantics::uri::Uri;
-use eleven_semantics::{Fields, Known, Method};
-use std::cell::OnceCell;
+use eleven_semantics::{Fields, Known, Method, Status};
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -67,17 +69,65 @@ pub struct Connector {
     tls: OnceCell<Arc<rustls::ClientConfig>>,
     config: Arc<Config>,
     tunnel_timeout_ms: u64,
+    proxy_secrets: ProxySecrets,
+}
+
+/// What proxies have asked for, so that the next request can answer at once.
+#[derive(Debug, Default)]
+pub struct ProxySecrets(RefCell<HashMap<String, (digest::Challenge, u32)>>);
+
+impl ProxySecrets {
+    /// The value of Proxy-Authorization for a request with this target: Digest where the proxy asked for it, else
+    /// Basic; nothing without a user's name.
+    pub fn value(&self, proxy: &Proxy, method: &str, target: &str) -> Option<Vec<u8>> {
+        let userinfo = proxy.userinfo.as_ref()?;
+        let password = userinfo.password.as_deref().unwrap_or_default();
+        match self.0.borrow_mut().get_mut(&proxy.uri.host_and_port()) {
+            Some((challenge, count)) => {
+                *count += 1;
+                digest_answer(challenge, &userinfo.user, password, method, target, *count)
+            }
+            None => basic::encode(&userinfo.user, password).ok(),
+        }
+    }
+
+    /// A proxy refused what it was sent. Is there something else to answer with? Basic went out already; a Digest that
+    /// was refused is tried again only if its nonce had become stale.
+    pub fn challenged(&self, proxy: &Proxy, challenges: &[Auth]) -> bool {
+        let able = Able { digest: proxy.userinfo.is_some(), ..Able::default() };
+        let chosen = auth::choose(challenges, able).and_then(|auth| digest::Challenge::read(auth).ok());
+        let Some(challenge) = chosen else { return false };
+        let known = self.0.borrow().contains_key(&proxy.uri.host_and_port());
+        if known && !challenge.stale {
+            return false;
+        }
+        self.0.borrow_mut().insert(proxy.uri.host_and_port(), (challenge, 0));
+        true
+    }
 }
 
 impl Connector {
     /// A connector.
     pub fn new(dialer: Dialer, tls_settings: ClientSettings, config: Arc<Config>) -> Connector {
-        Connector { dialer, tls_settings, tls: OnceCell::new(), config, tunnel_timeout_ms: 30_000 }
+        let proxy_secrets = ProxySecrets::default();
+        Connector {
+            dialer,
+            tls_settings,
+            tls: OnceCell::new(),
+            config,
+            tunnel_timeout_ms: 30_000,
+            proxy_secrets,
+        }
     }
 
     /// The configuration of its connections.
     pub fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// What proxies have asked for.
+    pub fn proxy_secrets(&self) -> &ProxySecrets {
+        &self.proxy_secrets
     }
 
     /// The dialer.
@@ -104,7 +154,21 @@ impl Connector {
             Via::Tunnel(proxy) => {
                 let (stream, address) = self.to_proxy(proxy, &mut times).await?;
                 let begun = clock::now();
-                let stream = self.tunnel(stream, address, uri, proxy).await?;
+                let target = uri.host_and_port();
+                let asked = self.proxy_secrets.value(proxy, "CONNECT", &target);
+                let tunnel = self.tunnel(stream, address, uri, proxy, asked).await;
+                let (stream, address) = match tunnel {
+                    Ok(stream) => (stream, address),
+                    // RFC 9110 §15.5.8: once more, with what the proxy asks for, on a connection that it has not
+                    // spoken on.
+                    Err((_, Some(challenges))) if self.proxy_secrets.challenged(proxy, &challenges) => {
+                        let (stream, address) = self.to_proxy(proxy, &mut OpenTimes::default()).await?;
+                        let value = self.proxy_secrets.value(proxy, "CONNECT", &target);
+                        let again = self.tunnel(stream, address, uri, proxy, value).await;
+                        (again.map_err(|(failure, _)| failure)?, address)
+                    }
+                    Err((failure, _)) => return Err(failure),
+                };
                 times.tunnel = clock::now() - begun;
                 (stream, address)
             }
@@ -168,27 +232,30 @@ impl Connector {
             .map_err(|error| Failure::dial(error).at(uri.host_and_port(), None))
     }
 
-    /// Asks a proxy for a tunnel to the origin of `uri`.
+    /// Asks a proxy for a tunnel to the origin of `uri`. A refusal for lack of credentials comes with what the proxy
+    /// asks for.
     async fn tunnel(
         &self,
         stream: Stream,
         address: Option<SocketAddr>,
         uri: &Uri,
         proxy: &Proxy,
-    ) -> Result<Stream, Failure> {
+        authorization: Option<Vec<u8>>,
+    ) -> Result<Stream, (Failure, Option<Vec<Auth>>)> {
         let target = uri.host_and_port();
         let fail = |cause| {
             Failure::new(Phase::Tunnel, cause).retry(RetrySafety::NotSent).at(target.as_str(), address)
         };
         let mut fields = Fields::new();
-        if let Some(value) = proxy_authorization(proxy) {
+        if let Some(value) = authorization {
             fields
                 .push(Known::ProxyAuthorization, value)
-                .map_err(|error| fail(Cause::Unusable(error.to_string())))?;
+                .map_err(|error| (fail(Cause::Unusable(error.to_string())), None))?;
         }
         let mut connection =
             Connection::new(stream, Arc::clone(&self.config), proxy.uri.host_and_port(), address);
-        connection.send(&Request::new(&Method::Connect, target.as_bytes(), target.as_bytes(), &fields))?;
+        let request = Request::new(&Method::Connect, target.as_bytes(), target.as_bytes(), &fields);
+        connection.send(&request).map_err(|failure| (failure, None))?;
         let limit = Duration::from_millis(self.tunnel_timeout_ms);
         let answered = tokio::time::timeout(limit, async {
             connection.flush().await?;
@@ -202,15 +269,18 @@ impl Connector {
         })
         .await;
         match answered {
-            Err(_) => Err(fail(Cause::Timeout(self.tunnel_timeout_ms))),
-            Ok(Err(failure)) => Err(fail(failure.cause)),
+            Err(_) => Err((fail(Cause::Timeout(self.tunnel_timeout_ms)), None)),
+            Ok(Err(failure)) => Err((fail(failure.cause), None)),
             Ok(Ok(false)) => {
-                Err(fail(Cause::Status(connection.head().status.code())).retry(RetrySafety::Never))
+                let head = connection.head();
+                let failure = fail(Cause::Status(head.status.code())).retry(RetrySafety::Never);
+                let asks = head.status == Status::PROXY_AUTHENTICATION_REQUIRED;
+                Err((failure, asks.then(|| auth::challenges(&head.fields, Known::ProxyAuthenticate))))
             }
             Ok(Ok(true)) => match connection.into_tunnel() {
                 (stream, early) if early.is_empty() => Ok(stream),
                 // We speak first; what came before that is nobody's TLS.
-                _ => Err(fail(Cause::Malformed("octets before the tunnel was used".into()))),
+                _ => Err((fail(Cause::Malformed("octets before the tunnel was used".into())), None)),
             },
         }
     }

@@ -1,6 +1,7 @@
 //! Where credentials come from and to whom they may go: what the user gave, bound to the origin it was given
 //! for (faults K04, K07), and `.netrc`.
 
+use eleven_semantics::auth::digest;
 use eleven_semantics::uri::{Uri, Userinfo};
 use std::collections::HashMap;
 
@@ -244,6 +245,21 @@ impl Words<'_> {
 
 fn memmem(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
+}
+
+/// The answer to a Digest challenge, with a nonce of our own. `count` is how often the server's was used, from 1.
+pub fn digest_answer(
+    challenge: &digest::Challenge,
+    user: &[u8],
+    password: &[u8],
+    method: &str,
+    target: &str,
+    count: u32,
+) -> Option<Vec<u8>> {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).ok()?;
+    let cnonce: String = random.iter().map(|b| format!("{b:02x}")).collect();
+    Some(challenge.answer(user, password, method, target, count, &cnonce))
 }
 
 #[cfg(test)]

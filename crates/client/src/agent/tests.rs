@@ -329,3 +329,178 @@ async fn unix_sockets_and_refusals() {
     assert_eq!((failure.phase, failure.retry), (Phase::Connect, RetrySafety::NotSent));
     assert!(failure.is_transient());
 }
+
+/// 9110-15.5.8-02, RFC 7616: Digest towards proxies, for requests and for tunnels; asked for once, then sent at once,
+/// and a refusal of the same nonce is final unless it became stale.
+#[tokio::test(flavor = "local")]
+async fn proxies_may_ask_for_digest() {
+    let asks = |nonce: &str, more: &str| {
+        format!(
+            "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=x\r\nProxy-Authenticate: Digest realm=\"r\", \
+             nonce=\"{nonce}\", qop=\"auth\", algorithm=SHA-256{more}\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    let (first, stale) = (asks("n1", ""), asks("n2", ", stale=true"));
+    let proxy = Canned::new(&[&first, OK, OK, &stale, OK, refusal, &first, OK]).await;
+    let proxies = Proxies::one(&format!("http://me:pw@127.0.0.1:{}", proxy.port), "").unwrap();
+    let agent_ = agent(Options::default()).with_proxies(proxies);
+    for path in ["/1", "/2", "/3"] {
+        let response = agent_.send(Ask::get(uri(&format!("http://a.example{path}")))).await.unwrap();
+        assert_eq!(content(response).await, "hi");
+    }
+    let failure = agent_.send(Ask::get(uri("https://a.example/"))).await.unwrap_err();
+    assert_eq!((failure.phase, failure.cause), (Phase::Tunnel, Cause::Status(403)));
+    for (index, parts) in [
+        (0, &["GET http://a.example/1 ", "Proxy-Authorization: Basic bWU6cHc="][..]),
+        (1, &["Digest username=\"me\"", "nonce=\"n1\"", "uri=\"http://a.example/1\"", "nc=00000001"]),
+        (2, &["nonce=\"n1\"", "uri=\"http://a.example/2\"", "nc=00000002"]),
+        (3, &["nonce=\"n1\"", "nc=00000003"]),
+        (4, &["nonce=\"n2\"", "uri=\"http://a.example/3\"", "nc=00000001"]),
+        (5, &["CONNECT a.example:443 ", "nonce=\"n2\"", "uri=\"a.example:443\"", "nc=00000002"]),
+    ] {
+        let seen = proxy.request(index);
+        assert!(parts.iter().all(|part| seen.contains(part)), "{index}: {seen}");
+    }
+    // A known nonce that is refused without being stale: the answer stands.
+    let response = agent_.send(Ask::get(uri("http://a.example/4"))).await.unwrap();
+    assert_eq!(response.head().status, Status::PROXY_AUTHENTICATION_REQUIRED);
+
+    // A tunnel asks again by itself, on a new connection.
+    let proxy = Canned::new(&[&first, refusal]).await;
+    let proxies = Proxies::one(&format!("http://me:pw@127.0.0.1:{}", proxy.port), "").unwrap();
+    let failure =
+        agent(Options::default()).with_proxies(proxies).send(Ask::get(uri("https://a.example/"))).await;
+    assert_eq!(failure.unwrap_err().cause, Cause::Status(403));
+    assert!(proxy.request(1).contains("Digest username=\"me\"") && proxy.connections.get() == 2);
+    // Without credentials there is nothing to answer with.
+    let proxy = Canned::new(&[&first, OK]).await;
+    let proxies = Proxies::one(&format!("http://127.0.0.1:{}", proxy.port), "").unwrap();
+    let agent_ = agent(Options::default()).with_proxies(proxies);
+    let response = agent_.send(Ask::get(uri("http://a.example/"))).await.unwrap();
+    assert_eq!(response.head().status, Status::PROXY_AUTHENTICATION_REQUIRED);
+    assert_eq!(proxy.seen.borrow().len(), 1);
+}
+
+/// 9110-10.1.1-06: what is refused for its expectation is sent once more without it; not again and again.
+/// 9110-10.1.1-02: nothing is expected without content.
+#[tokio::test(flavor = "local")]
+async fn an_expectation_that_failed_is_given_up() {
+    let refused = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen: Rc<RefCell<Vec<String>>> = Rc::default();
+    let heard = Rc::clone(&seen);
+    tokio::task::spawn_local(async move {
+        // The content of a request that expects is never sent, so this server reads heads only.
+        for answer in [refused, OK, refused, refused] {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let (mut head, mut octet) = (Vec::new(), [0; 1]);
+            while !head.ends_with(b"\r\n\r\n") && socket.read(&mut octet).await.unwrap() == 1 {
+                head.push(octet[0]);
+            }
+            heard.borrow_mut().push(String::from_utf8(head).unwrap());
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            let _ = socket.shutdown().await;
+        }
+    });
+    let agent_ = agent(Options { automatic_retries_max: 0, ..Options::default() });
+    let put = || Ask {
+        method: Method::Put,
+        content: Content::Bytes("content".into()),
+        length: Length::Known(7),
+        expect_continue: true,
+        close: true,
+        ..Ask::get(uri(&format!("http://127.0.0.1:{port}/")))
+    };
+    assert_eq!(agent_.send(put()).await.unwrap().head().status, Status::OK);
+    assert_eq!(agent_.send(put()).await.unwrap().head().status, Status::EXPECTATION_FAILED);
+    let expects: Vec<bool> =
+        seen.borrow().iter().map(|head| head.contains("Expect: 100-continue\r\n")).collect();
+    assert_eq!(expects, [true, false, true, false]);
+    let server = Canned::new(&[OK]).await;
+    let nothing = Ask { expect_continue: true, ..Ask::get(server.uri("/")) };
+    content(agent(Options::default()).send(nothing).await.unwrap()).await;
+    assert!(!server.request(0).contains("Expect"));
+}
+
+/// 9110-9.3.8-02, 9110-9.3.8-04: TRACE comes back to whoever looks on.
+#[tokio::test(flavor = "local")]
+async fn trace_carries_no_secrets_and_no_content() {
+    let server = Canned::new(&[OK, OK]).await;
+    let mut credentials = Credentials::default();
+    credentials.give(&server.uri("/"), Secret::Password { user: b"u".to_vec(), password: b"p".to_vec() });
+    let mut jar = Jar::new();
+    jar.give(b"sid=1", "127.0.0.1", clock::unix_seconds());
+    let agent_ = agent(Options::default()).with_credentials(credentials).with_jar(jar);
+    let fields: Fields = [("X-Auth-Token", "t"), ("X-Plain", "kept"), ("Cookie", "own=1")].iter().collect();
+    let ask = |method| Ask { method, fields: fields.clone(), ..Ask::get(server.uri("/")) };
+    content(agent_.send(ask(Method::Trace)).await.unwrap()).await;
+    content(agent_.send(ask(Method::Get)).await.unwrap()).await;
+    let (trace, get) = (server.request(0), server.request(1));
+    for secret in ["Authorization", "X-Auth-Token", "Cookie"] {
+        assert!(!trace.contains(secret) && get.contains(secret), "{secret}: {trace} {get}");
+    }
+    assert!(trace.contains("X-Plain: kept"), "{trace}");
+    let content = Ask { content: Content::Bytes("x".into()), length: Length::Known(1), ..ask(Method::Trace) };
+    assert_eq!(agent_.send(content).await.unwrap_err().phase, Phase::Prepare);
+    assert_eq!(server.seen.borrow().len(), 2);
+}
+
+/// What every request has, and what none has unless the user asks for it: 9110-4.2.4-01 (no userinfo), 9110-6.2-01 (the
+/// highest version), 9110-6.2-02, 9110-8.6-02 (no length without content), 9110-9.3.1-01, 9110-9.3.2-04, 9110-9.3.5-02
+/// (no content), 9110-10.1.2-01 (no From), 9110-10.1.3-02 (no Referer), 9110-10.1.5-04 (a plain User-Agent),
+/// 9110-12.5.4-01 (no Accept-Language), 9110-6.6.1-06 (no Date).
+#[tokio::test(flavor = "local")]
+async fn requests_say_no_more_than_they_must() {
+    for method in [Method::Get, Method::Head, Method::Delete, Method::Options, Method::Trace] {
+        let server = Canned::new(&["HTTP/1.1 204 No Content\r\n\r\n"]).await;
+        let (target, userinfo) =
+            Uri::parse(format!("http://user:word@127.0.0.1:{}/p?q", server.port).as_bytes()).unwrap();
+        assert!(userinfo.is_some());
+        let ask = Ask { method: method.clone(), ..Ask::get(target) };
+        agent(Options::default()).send(ask).await.unwrap().drain().await;
+        let request = server.request(0);
+        let lines: Vec<&str> = request.trim_end().lines().collect();
+        assert_eq!(lines[0], format!("{method} /p?q HTTP/1.1"));
+        let names: Vec<&str> = lines[1..].iter().map(|line| line.split(':').next().unwrap()).collect();
+        let rest: Vec<&&str> = names
+            .iter()
+            .filter(|n| !["Host", "User-Agent", "Accept", "TE", "Connection"].contains(n))
+            .collect();
+        assert!(rest.is_empty(), "{request}");
+        assert!(request.contains(concat!("User-Agent: eleven/", env!("CARGO_PKG_VERSION"), "\r\n")));
+        assert!(!request.contains("user") && !request.contains("word"), "{request}");
+    }
+}
+
+/// 9110-15-01: an unknown status is that of its class; 9110-15-02: what is none at all is the server's fault.
+/// 9110-15.4.2-02, 9110-15.4.3-02, 9110-15.4.8-03: a Location is followed where that may be done, and 9110-15.5.4-01: what
+/// was refused is not sent again.
+#[tokio::test(flavor = "local")]
+async fn statuses_are_taken_by_their_class() {
+    for (line, expected, requests) in [
+        ("299 Odd", Ok(299), 1),
+        ("399 Odd", Ok(399), 1),
+        ("499 Odd", Ok(499), 1),
+        ("599 Odd", Ok(599), 1),
+        ("403 No", Ok(403), 1),
+        ("301 Moved", Ok(200), 2),
+        ("302 Found", Ok(200), 2),
+        ("307 There", Ok(200), 2),
+        ("308 There", Ok(200), 2),
+        ("199 Odd", Err(()), 1),
+        ("99 Odd", Err(()), 1),
+        ("1000 Odd", Err(()), 1),
+    ] {
+        let answer = format!("HTTP/1.1 {line}\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n");
+        let answers =
+            if line.starts_with("199") { [answer.clone() + "!", answer] } else { [answer, OK.into()] };
+        let server = Canned::new(&answers.each_ref().map(String::as_str)).await;
+        let agent_ = agent(Options { automatic_retries_max: 0, ..Options::default() });
+        let result = agent_.send(Ask::get(server.uri("/"))).await;
+        let status = result.map(|response| response.head().status.code());
+        assert_eq!(status.map_err(|_| ()), expected, "{line}");
+        assert_eq!(server.seen.borrow().len(), requests, "{line}");
+    }
+}
