@@ -2,6 +2,8 @@
 //! replays their corpora. None may panic; each also compares two ways to the same result, because a fuzzer finds
 //! no mistake that nothing complains about.
 
+use eleven_client::jar::Jar;
+use eleven_client::journal;
 use eleven_messaging::chunked::{Chunk, Decoder};
 use eleven_messaging::head::{
     Progress, Scan, request_head, response_head, scan_request_head, scan_response_head,
@@ -11,6 +13,8 @@ use eleven_messaging::{Arrived, ClientConnection, Options, Request};
 use eleven_messaging::{
     Config, Framing, Malformed, RequestHead, ResponseHead, field_section as section, framing as decide,
 };
+use eleven_semantics::content_disposition::{NAME_BYTES_MAX, download_name, safe_name};
+use eleven_semantics::cookie::{Context, Cookie, SetCookie, domain_match};
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::range::{RangeLimits, Ranges, parse, resolve};
 use eleven_semantics::target::{Authority, canonical_path, push_encoded_path};
@@ -374,4 +378,68 @@ fn ask(choice: u8, data: &[u8], step: usize) -> (Vec<String>, Vec<u8>, String) {
         from += taken;
         assert!(from <= to);
     }
+}
+
+/// A Set-Cookie value, received by a host that the first octet chooses: what is kept belongs to the host, keeps the
+/// promises of its name, and comes out of a cookies.txt as it went in.
+pub fn set_cookie(data: &[u8]) {
+    const NOW: i64 = 1_800_000_000;
+    let Some((&choice, value)) = data.split_first() else { return };
+    let host = ["localhost", "www.example.com", "192.0.2.1", "[2001:db8::1]"][usize::from(choice & 3)];
+    let secure = choice & 4 != 0 || choice & 3 == 1;
+    let context = Context { host, path: b"/dir/file", secure, same_site: choice & 8 == 0 };
+    let suffix = |name: &str| !name.contains('.');
+    let Ok(set) = SetCookie::parse(value) else { return };
+    let Ok(cookie) = Cookie::receive(set, &context, NOW, suffix) else { return };
+    assert!(secure || !cookie.secure, "a Secure cookie from an unsecured host");
+    assert!(if cookie.host_only { cookie.domain == host } else { domain_match(host, &cookie.domain) });
+    assert!(!cookie.name.iter().chain(&cookie.value).any(|&b| b < 0x20 && b != b'\t' || b == 0x7f));
+    assert!(cookie.path.starts_with(b"/"));
+    let name = cookie.name.to_ascii_lowercase();
+    assert!(!name.starts_with(b"__secure-") || cookie.secure);
+    assert!(!name.starts_with(b"__host-") || (cookie.secure && cookie.host_only && cookie.path == b"/"));
+    let mut jar = Jar::new();
+    jar.receive([value].into_iter(), &context, NOW);
+    let text = jar.write(true, NOW);
+    let mut again = Jar::new();
+    assert!(again.read(&text, NOW).is_empty(), "a line of our own is refused");
+    assert_eq!(again.write(true, NOW), text);
+    // Also where it could not be written, what is sent holds nothing that ends a field.
+    if let Some(field) = jar.field(&context, true, NOW) {
+        assert!(!field.iter().any(|b| matches!(b, 0 | b'\r' | b'\n')));
+    }
+}
+
+/// A Content-Disposition value: whatever it says, the name is one that can be created in a directory, and is safe as it
+/// stands.
+pub fn content_disposition(data: &[u8]) {
+    for path in ["/dir/file.bin", "/", "/%2e%2e/%2e%2e%2f"] {
+        let name = download_name(Some(data), path);
+        assert!(!name.is_empty() && name.len() <= NAME_BYTES_MAX, "{name:?}");
+        assert!(!name.starts_with(['.', '-', ' ']) && !name.ends_with(['.', ' ']), "{name:?}");
+        assert!(!name.contains(['/', '\\']) && !name.chars().any(char::is_control), "{name:?}");
+        assert_eq!(safe_name(&name).as_deref(), Some(name.as_str()));
+    }
+}
+
+/// A journal: what is trusted is what stands in its sound part, lies within the file, and is the same when it is written
+/// again.
+pub fn journal(data: &[u8]) {
+    let Ok(read) = journal::read(data) else { return };
+    let sound = read.sound_bytes as usize;
+    assert!(sound <= data.len());
+    assert_eq!(journal::read(&data[..sound]).as_ref(), Ok(&read));
+    let torn = [&data[..sound], b"0123456789abcdef {\"done\":[[0,9]]}"].concat();
+    assert_eq!(journal::read(&torn).as_ref(), Ok(&read), "a torn end counts");
+    let length = read.subject.length.unwrap_or(u64::MAX);
+    let mut end = 0;
+    for &(from, to) in read.done.ranges() {
+        assert!(from >= end && from < to && to <= length);
+        end = to + u64::from(to < u64::MAX);
+    }
+    let text = journal::begin(&read.subject, &read.done);
+    let again = journal::read(text.as_bytes()).expect("what we write can be read");
+    assert_eq!((&again.subject, &again.done), (&read.subject, &read.done));
+    let more = text + &journal::append(&read.done);
+    assert_eq!(journal::read(more.as_bytes()).expect("and appended to").done, read.done);
 }

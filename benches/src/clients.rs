@@ -5,6 +5,7 @@
 use crate::peers::{self, Site};
 use crate::process::{LOAD_CORE, SERVER_CORE, first_line};
 use crate::relay::{Link, Relay};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,22 +58,26 @@ pub fn compare(name: &str, eleven: &Path, site: &Site, rounds: usize) -> Result<
     }
 }
 
-/// Where clients save, emptied before each run.
+/// Where clients save: a new folder for each run. Small files are not removed before the end: a file system makes new ones
+/// at another price for some seconds after many were removed.
 struct Place {
     out: PathBuf,
     lists: PathBuf,
+    runs: Cell<u32>,
 }
 
 impl Place {
     fn make(site: &Site) -> Result<Place, String> {
-        let place = Place { out: site.beside("out"), lists: site.beside("lists") };
+        let place = Place { out: site.beside("out"), lists: site.beside("lists"), runs: Cell::new(0) };
         std::fs::create_dir_all(&place.lists).map_err(|e| e.to_string())?;
         Ok(place)
     }
 
-    fn empty(&self) -> Result<(), String> {
-        let _ = std::fs::remove_dir_all(&self.out);
-        std::fs::create_dir_all(&self.out).map_err(|e| e.to_string())
+    fn next(&self) -> Result<PathBuf, String> {
+        self.runs.set(self.runs.get() + 1);
+        let out = self.out.join(self.runs.get().to_string());
+        std::fs::create_dir_all(&out).map_err(|e| e.to_string())?;
+        Ok(out)
     }
 }
 
@@ -252,9 +257,10 @@ fn table(
     for _ in 0..rounds {
         let mut round = Vec::new();
         for client in &clients {
-            place.empty()?;
-            let cost = run(client, &place.out)?;
-            check(&place.out).map_err(|why| format!("{}: {why}", client.name))?;
+            let out = place.next()?;
+            let cost = run(client, &out)?;
+            check(&out).map_err(|why| format!("{}: {why}", client.name))?;
+            let _ = std::fs::remove_file(out.join("x"));
             round.push(cost);
         }
         costs.push(round);

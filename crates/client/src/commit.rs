@@ -8,10 +8,14 @@ use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Files committed together at most.
 const BATCH_MAX: usize = 256;
+
+/// Where several files came to their end together, more will: so long is waited for them.
+const LINGER: Duration = Duration::from_millis(15);
 
 /// A file whose content is complete, to be given its name.
 #[derive(Debug)]
@@ -67,9 +71,13 @@ impl Drop for AtWork {
 
 async fn work(at_work: AtWork) {
     let committer = &at_work.0;
+    let mut last = 0;
     loop {
         // Whoever is at the same point now is taken along.
         tokio::task::yield_now().await;
+        if last > 1 && committer.waiting.borrow().len() < BATCH_MAX / 4 {
+            tokio::time::sleep(LINGER).await;
+        }
         let (commits, replies): (Vec<Commit>, Vec<oneshot::Sender<Outcome>>) = {
             let mut waiting = committer.waiting.borrow_mut();
             let count = waiting.len().min(BATCH_MAX);
@@ -78,6 +86,7 @@ async fn work(at_work: AtWork) {
         if commits.is_empty() {
             return;
         }
+        last = commits.len();
         let root = Arc::clone(&committer.root);
         let outcomes = match tokio::task::spawn_blocking(move || commit_all(&root, commits)).await {
             Ok(outcomes) => outcomes,

@@ -48,6 +48,8 @@ pub enum Command {
     Man(crate::command::man::ManPages),
     /// Show what a running server is doing, live in the terminal.
     Top(crate::command::top::Top),
+    /// Write the completions of this command line for a shell.
+    Completions(crate::command::completions::Completions),
 }
 
 /// Options of every server.

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod control;
 pub mod get;
@@ -51,5 +52,6 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Healthcheck(options) => options.run(),
         Command::Man(options) => options.run(),
         Command::Top(options) => options.run(),
+        Command::Completions(options) => Ok(options.run()),
     }
 }

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Mutations of each file. The fuzzer proper goes on where these end.
 const MUTATIONS: u64 = 150;
 
-const TARGETS: [(&str, fn(&[u8])); 9] = [
+const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("head", targets::head),
     ("field_section", targets::field_section),
     ("chunked", targets::chunked),
@@ -21,6 +21,9 @@ const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("date", targets::date),
     ("connection", targets::connection),
     ("client", targets::client),
+    ("set_cookie", targets::set_cookie),
+    ("content_disposition", targets::content_disposition),
+    ("journal", targets::journal),
 ];
 
 /// Parsers on arbitrary octets: no panic, and each way of delivery comes to one result (faults F04, D48, S89).

@@ -120,7 +120,9 @@ fn shorten(name: String) -> String {
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}{extension}", &name[..end])
+    // The cut must not bring to the end what was dropped from there.
+    let stem = name[..end].trim_end_matches(|c: char| c == '.' || c.is_whitespace());
+    format!("{stem}{extension}")
 }
 
 /// The name for a download: by Content-Disposition if wanted and usable, else by the path of the URI that the

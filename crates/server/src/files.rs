@@ -544,5 +544,8 @@ fn unavailable_response(head: &RequestHead, unavailable: &Unavailable) -> Respon
 #[path = "files/cross_tests.rs"]
 mod cross_tests;
 #[cfg(test)]
+#[path = "files/download_tests.rs"]
+mod download_tests;
+#[cfg(test)]
 #[path = "files/tests.rs"]
 mod tests;

@@ -50,6 +50,7 @@ impl Get {
 async fn go(options: Rc<Get>, setup: Rc<Setup>, show: Rc<Show>) -> ExitCode {
     let cancel = Rc::new(Notify::new());
     tokio::task::spawn_local(interrupted(Rc::clone(&cancel), Rc::clone(&show)));
+    tokio::task::spawn_local(tick());
     let places = Rc::new(Semaphore::new(options.parallel.clamp(1, 64)));
     let failures: Rc<RefCell<Vec<(usize, Failure)>>> = Rc::default();
     let mut running = tokio::task::JoinSet::new();
@@ -152,6 +153,14 @@ async fn one(
                 Err(Failure::new(eleven_client::Phase::Content, Cause::Timeout(milliseconds)))
             }
         },
+    }
+}
+
+/// Keeps a timer at hand that rings sooner than any deadline of an exchange. Without one the runtime wakes itself for
+/// every deadline that is set (a write and a wait for each request).
+async fn tick() {
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
 }
 

@@ -1,0 +1,4 @@
+//! Hands the fuzzer's octets to `targets.rs`, where it stands what is checked.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| eleven_fuzz::content_disposition(data));
