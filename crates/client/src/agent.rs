@@ -236,6 +236,36 @@ impl Response {
         Ok(data)
     }
 
+    /// As [`Response::data`], for whoever polls.
+    ///
+    /// # Errors
+    /// Any failure.
+    pub fn poll_data(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<Option<&[u8]>, Failure>> {
+        let data = std::task::ready!(self.exchange.poll_data(cx))?;
+        match data {
+            Some(data) => self.end.octets += data.len() as u64,
+            None => self.end.complete = true,
+        }
+        std::task::Poll::Ready(Ok(data))
+    }
+
+    /// Octets of content to come, where that is known.
+    pub fn content_left(&self) -> Option<u64> {
+        self.head().framing.content_length().map(|length| length.saturating_sub(self.end.octets))
+    }
+
+    /// As [`Response::finish`], without waiting: a connection on which something is still to be sent is closed.
+    pub fn finish_now(self) {
+        let connection = self.exchange.connection();
+        let at_rest = !connection.machine().is_sending() && connection.is_flushed();
+        if self.exchange.is_complete() && !self.switched && at_rest {
+            self.exchange.into_connection().release();
+        }
+    }
+
     /// Octets of content that may go by [`Response::convey`] instead of [`Response::data`].
     pub fn conveyable(&self) -> Option<u64> {
         self.exchange.conveyable()

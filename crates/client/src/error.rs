@@ -1,6 +1,7 @@
 //! What went wrong, where, and whether trying again is safe. One type for the whole crate: the proxy turns it
 //! into 502 or 504, the downloader into another attempt, the command into a sentence and an exit code.
 
+use eleven_net::tls_config::CertificateProblem;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -204,7 +205,9 @@ impl Failure {
             }
             (Cause::Timeout(_), Phase::Head) => "the server accepts but does not answer; see --head-timeout",
             (Cause::Timeout(_), Phase::Content) => "the transfer stalled; see --idle-timeout and --retry",
-            (Cause::Certificate(_), _) => "trust its issuer with --cacert FILE if you know it",
+            (Cause::Certificate(why), _) if *why == CertificateProblem::UnknownIssuer.to_string() => {
+                "trust its issuer with --cacert FILE if you know it"
+            }
             (Cause::Redirect(eleven_semantics::redirect::NotFollowed::Downgrade), _) => {
                 "use --allow-downgrade if that is acceptable"
             }

@@ -11,6 +11,7 @@ pub mod connector;
 pub mod credentials;
 pub mod decode;
 pub mod download;
+pub mod edge;
 pub mod error;
 pub mod exchange;
 pub mod jar;

@@ -184,19 +184,34 @@ impl<C: DerefMut<Target = Connection>> Exchange<C> {
     /// # Errors
     /// Any failure.
     pub async fn data(&mut self) -> Result<Option<&[u8]>, Failure> {
+        let found = poll_fn(|cx| self.poll_content(cx)).await?;
+        Ok(found.and_then(|found| self.connection.lend(&found)))
+    }
+
+    /// As [`Exchange::data`], for whoever polls.
+    ///
+    /// # Errors
+    /// Any failure.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, Failure>> {
+        let found = std::task::ready!(self.poll_content(cx))?;
+        Poll::Ready(Ok(found.and_then(|found| self.connection.lend(&found))))
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Found>, Failure>> {
         while !self.complete {
-            let found = poll_fn(|cx| self.poll_drive(cx)).await?;
-            match found {
-                Found::Data(..) | Found::Decoded => return Ok(self.connection.lend(&found)),
+            match std::task::ready!(self.poll_drive(cx))? {
+                found @ (Found::Data(..) | Found::Decoded) => return Poll::Ready(Ok(Some(found))),
                 Found::End(trailers) => {
                     self.complete = true;
                     self.trailers = trailers;
                 }
-                Found::Closed => return Err(self.connection.failure(Phase::Content, Cause::Closed)),
+                Found::Closed => {
+                    return Poll::Ready(Err(self.connection.failure(Phase::Content, Cause::Closed)));
+                }
                 Found::Interim | Found::Head | Found::Switched => {}
             }
         }
-        Ok(None)
+        Poll::Ready(Ok(None))
     }
 
     /// Octets of content that may go by [`Exchange::convey`] instead of [`Exchange::data`].

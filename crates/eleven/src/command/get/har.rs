@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(value["log"]["entries"].as_array().map(Vec::len), Some(4));
         assert!(!text.contains("secret"), "{text}");
         for (from, to, mistake) in [
-            ("\"version\": \"1.2\",", "", "log.version is missing"),
+            ("\"version\": \"1.2\"", "\"versions\": \"1.2\"", "log.version is missing"),
             ("\"status\": 404", "\"status\": \"404\"", "should be i"),
             ("1994-11-06T", "06.11.1994 ", "should be t"),
             ("\"cache\": {}", "\"cache\": []", "is no object"),
