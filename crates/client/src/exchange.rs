@@ -446,7 +446,7 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Octets of content that may go past this program's memory, by [`Connection::poll_convey`]: nothing of them was
+    /// Octets of content that may go past this program's memory, by `Connection::poll_convey`: nothing of them was
     /// read yet, they end by their number, and they are on the wire what they are.
     pub fn conveyable(&self) -> Option<u64> {
         let plain = self.start == self.end && !self.ended && self.stream.socket().is_some();
