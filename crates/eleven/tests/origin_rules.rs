@@ -123,7 +123,7 @@ fn rules_and_requests() {
     const H: &str = "HTTP/1.1\nHost: example.org";
     let etag = ask(&server, &format!("GET /small.txt {H}")).field("ETag").expect("9110-15.3.1-01").to_owned();
     let rows = [
-        // 9110-6.2-06, 9110-2.5-R1: a higher minor version is answered, in ours.
+        // 9110-6.2-06: a higher minor version is answered, in ours.
         (200, "GET /small.txt HTTP/1.9\nHost: example.org".to_owned(), "small"),
         (200, "GET /small.txt HTTP/1.0\nHost: example.org".to_owned(), "small"),
         // 9110-6.2-R1, 9110-15.6.6-01: which versions are spoken is said.

@@ -223,7 +223,7 @@ fn is_plain(value: &[u8]) -> bool {
     let strange = chunks.iter().fold(0, |strange, chunk| {
         let x = u64::from_ne_bytes(*chunk);
         let control = x.wrapping_sub(ONES * 0x20) & !x;
-        strange | x | control | zeros(x ^ ONES * 0x22) | zeros(x ^ ONES * 0x5c) | zeros(x ^ ONES * 0x7f)
+        strange | x | control | zeros(x ^ (ONES * 0x22)) | zeros(x ^ (ONES * 0x5c)) | zeros(x ^ (ONES * 0x7f))
     });
     strange & HIGH == 0 && rest.iter().all(|&b| PLAIN[b as usize])
 }

@@ -167,7 +167,7 @@ fn interim_responses_take_the_long_way() {
     }
 }
 
-/// 9110-9.2.2-04, 9112-9.5-02: a connection that the server closes under a request costs an idempotent one nothing;
+/// 9110-9.2.2-02, 9112-9.5-02: a connection that the server closes under a request costs an idempotent one nothing;
 /// another is not sent twice.
 #[test]
 fn a_connection_that_was_just_closed() {

@@ -309,7 +309,7 @@ fn done(world: &World) -> HashMap<String, usize> {
     done
 }
 
-/// 9112-9.3.2-02b, 9112-9.3.2-R1, 9110-7.6-R1: over links that lose nothing every request is answered once, in order,
+/// 9112-9.3.2-02b: over links that lose nothing every request is answered once, in order,
 /// with what is owed for it, whatever the framings on either side, the splits and the delays.
 #[test]
 fn every_request_through_a_gateway_is_answered_in_order() {
