@@ -40,6 +40,7 @@ fn folder() -> Folder {
         ("docs/index.html", "<h1>Docs</h1>\n"),
         ("files/here.txt", "x\n"),
         ("note.txt", "A note.\n"),
+        ("sites/docs.toml", "[[site]]\nnames = [\"docs.example.org\"]\nroot = \"../docs\"\n"),
         ("404.jinja", "<h1>{{ status }} {{ phrase }}</h1>\n"),
         ("users", "ann:$apr1$saltsalt$yAAkm4libquA.ZWLHbSBq/\n"),
     ] {
