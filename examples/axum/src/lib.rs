@@ -1,4 +1,4 @@
-//! An axum application as one would write it for any server. What is eleven's own is [`chat`] alone: how a WebSocket is
+//! An axum application as one would write it for any server. What is eleven's own is `chat` alone: how a WebSocket is
 //! accepted. See `main.rs` for the three lines that serve it.
 
 use axum::body::Body;
