@@ -17,7 +17,7 @@ use std::path::Path;
 pub fn give_up(user: Option<&str>, group: Option<&str>) -> Result<(), Failure> {
     if user.is_none() && group.is_none() {
         if geteuid().is_root() {
-            tracing::warn!("this process stays root; say `user` to have it become somebody else");
+            tracing::info!("this process stays root; say `user` to have it become somebody else");
         }
         return Ok(());
     }
