@@ -15,7 +15,10 @@ import threading
 import time
 import urllib.request
 
-ELEVEN = sys.argv[1]
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import common
+
+ELEVEN = common.binary()
 PATIENCE_S = 90
 # Short, so that the renewal is seen: it comes after two thirds of it.
 VALIDITY_S = 30
@@ -23,23 +26,6 @@ VALIDITY_S = 30
 
 class Failed(Exception):
     pass
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(what, check):
-    started = time.monotonic()
-    while True:
-        found = check()
-        if found:
-            return found
-        if time.monotonic() - started > PATIENCE_S:
-            raise Failed(f"no {what} within {PATIENCE_S} s")
-        time.sleep(0.1)
 
 
 def is_open(port):
@@ -116,7 +102,7 @@ def scenario(challenge):
     programs = []
     try:
         authority_certificate(folder)
-        api, management, dns, control = free_port(), free_port(), free_port(), free_port()
+        api, management, dns, control = common.free_port(), common.free_port(), common.free_port(), common.free_port()
         os.mkdir(f"{folder}/www")
         with open(f"{folder}/www/index.html", "w") as file:
             file.write("home\n")
@@ -152,14 +138,14 @@ acme = true
 """)
         server = Program([ELEVEN, "serve", "--config", "eleven.toml"], cwd=folder)
         programs.append(server)
-        plain = int(wait_for("plain port", lambda: re.search(r"http://127.0.0.1:(\d+)/", server.text())).group(1))
-        secured = int(wait_for("TLS port", lambda: re.search(r"https://127.0.0.1:(\d+)/", server.text())).group(1))
+        plain = int(common.wait_for("plain port", lambda: re.search(r"http://127.0.0.1:(\d+)/", server.text())).group(1))
+        secured = int(common.wait_for("TLS port", lambda: re.search(r"https://127.0.0.1:(\d+)/", server.text())).group(1))
 
         # Nobody issues anything, and it serves all the same.
         first = shown(secured, "one.test")
         if "stands in" not in first["issuer"]:
             raise Failed(f"what is shown before anything was issued: {first}")
-        wait_for("word about the authority out of reach", lambda: "no certificate for" in server.text())
+        common.wait_for("word about the authority out of reach", lambda: "no certificate for" in server.text())
 
         usage = subprocess.run(["pebble-challtestsrv", "-h"], capture_output=True, text=True)
         # Newer versions also speak DNS over HTTPS, on a port of their own unless told not to.
@@ -167,7 +153,7 @@ acme = true
         programs.append(Program(["pebble-challtestsrv", *quiet, "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "",
                                  "-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{control}",
                                  "-http01", "", "-https01", "", "-tlsalpn01", ""]))
-        wait_for("name server", lambda: is_open(control))
+        common.wait_for("name server", lambda: is_open(control))
         # This name leads to an address where nobody listens.
         urllib.request.urlopen(urllib.request.Request(
             f"http://127.0.0.1:{control}/add-a",
@@ -186,8 +172,8 @@ acme = true
             found = shown(secured, name)
             return found if "Pebble" in found["issuer"] else None
 
-        one = wait_for("certificate for one.test", lambda: issued("one.test"))
-        two = wait_for("certificate for two.test", lambda: issued("two.test"))
+        one = common.wait_for("certificate for one.test", lambda: issued("one.test"))
+        two = common.wait_for("certificate for two.test", lambda: issued("two.test"))
         if one["names"] != ["one.test", "www.one.test"] or two["names"] != ["two.test"]:
             raise Failed(f"names {one} {two}")
         for name in os.listdir(f"{folder}/store"):
@@ -199,13 +185,13 @@ acme = true
             raise Failed(f"accounts: {accounts}")
 
         # What is refused is said, and hurts nobody else.
-        wait_for("word about the name that leads elsewhere",
+        common.wait_for("word about the name that leads elsewhere",
                  lambda: re.search(r"no certificate for elsewhere\.test .*127\.0\.0\.9", server.text()))
         if "stands in" not in shown(secured, "elsewhere.test")["issuer"]:
             raise Failed("a certificate for a name that leads elsewhere")
 
         # And they are renewed before their time is up.
-        renewed = wait_for("renewal", lambda: (now := issued("one.test")) and now["serial"] != one["serial"] and now)
+        renewed = common.wait_for("renewal", lambda: (now := issued("one.test")) and now["serial"] != one["serial"] and now)
         print(f"{challenge}: issued {one['serial']} and {two['serial']}, renewed as {renewed['serial']}")
     except BaseException:
         for program in programs:

@@ -17,7 +17,10 @@ import tempfile
 import threading
 import time
 
-ELEVEN = os.path.abspath(sys.argv[1])
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+import common
+
+ELEVEN = common.binary()
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 PATIENCE = 60
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -27,16 +30,6 @@ HOSTILE = [
     "/'\"><svg/onload=document.title='owned'>",
     "/\u202egnp.exe",
 ]
-
-
-def wait_for(what, condition):
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        result = condition()
-        if result:
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {PATIENCE} seconds")
 
 
 @contextlib.contextmanager
@@ -53,7 +46,7 @@ def eleven(*args, env=None):
 
     threading.Thread(target=read, daemon=True).start()
     try:
-        wait_for(f"the start of {args}", lambda: any("Serving" in line or "Echo" in line for line in lines) or process.poll() is not None)
+        common.wait_for(f"the start of {args}", lambda: any("Serving" in line or "Echo" in line for line in lines) or process.poll() is not None)
         time.sleep(0.05)
         assert process.poll() is None, "".join(lines)
         yield urls
@@ -193,9 +186,9 @@ def check_page(admin, plain, secure, browser):
     try:
         for name, width, height, dark in [("desktop", 1280, 900, False), ("phone-dark", 390, 844, True), ("phone", 390, 844, False), ("desktop-dark", 1280, 900, True)]:
             browser.open(admin, width, height, dark)
-            wait_for("the third event", lambda: browser.holds("Number(document.documentElement.dataset.shown || 0) >= 3"))
-            wait_for("figures", lambda: browser.holds("document.getElementById('refusals').rows.length > 3"))
-            wait_for("rates", lambda: browser.holds("document.getElementById('rps').textContent.includes('/s')"))
+            common.wait_for("the third event", lambda: browser.holds("Number(document.documentElement.dataset.shown || 0) >= 3"))
+            common.wait_for("figures", lambda: browser.holds("document.getElementById('refusals').rows.length > 3"))
+            common.wait_for("rates", lambda: browser.holds("document.getElementById('rps').textContent.includes('/s')"))
             overflow = browser.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert overflow <= 0, f"{name}: {overflow} pixels too wide"
             assert browser.evaluate("document.title") == "eleven", "a client's text was run"
@@ -204,7 +197,7 @@ def check_page(admin, plain, secure, browser):
             background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (background == "rgb(18, 22, 26)") == dark, background
             for expected in ["www.example", "healthy", "failing", "uri-miss", "HIT", "11 days", "address", "5xx", "no-such-site"]:
-                wait_for(expected, lambda: browser.holds(f"document.getElementById('main').textContent.includes({expected!r})"))
+                common.wait_for(expected, lambda: browser.holds(f"document.getElementById('main').textContent.includes({expected!r})"))
             browser.picture(name)
             text = browser.evaluate("document.getElementById('main').textContent")
             assert "\u202e" not in text, "a client turned the text round"
@@ -219,12 +212,12 @@ def check_page(admin, plain, secure, browser):
 
 def check_token(browser, folder):
     with eleven("serve", str(folder), "--listen", "127.0.0.1:0", "--quiet", "--admin", "127.0.0.1:0", env={"ELEVEN_ADMIN_TOKEN": TOKEN}) as urls:
-        admin = wait_for("the admin listener", lambda: urls[:1])[0]
+        admin = common.wait_for("the admin listener", lambda: urls[:1])[0]
         browser.open(admin, 390, 844, False)
-        wait_for("the question for the token", lambda: browser.holds("!document.getElementById('token').hidden"))
+        common.wait_for("the question for the token", lambda: browser.holds("!document.getElementById('token').hidden"))
         browser.said.clear()
         browser.evaluate(f"document.getElementById('secret').value = '{TOKEN}'; document.getElementById('ask').requestSubmit()")
-        wait_for("figures", lambda: browser.holds("Number(document.documentElement.dataset.shown || 0) >= 1"))
+        common.wait_for("figures", lambda: browser.holds("Number(document.documentElement.dataset.shown || 0) >= 1"))
         assert browser.evaluate("document.getElementById('token').hidden")
         assert not browser.said, browser.said
 
@@ -284,7 +277,7 @@ echo = true
 cache_control = "max-age=60"
 """)
         origin = stack.enter_context(eleven("serve", "--config", str(inner)))
-        origin_url = wait_for("the origin", lambda: origin[:1])[0].rstrip("/")
+        origin_url = common.wait_for("the origin", lambda: origin[:1])[0].rstrip("/")
         config = folder / "eleven.toml"
         config.write_text(f"""
 log.access = "off"
@@ -327,7 +320,7 @@ echo = true
                         "-addext", "subjectAltName=DNS:www.example,DNS:example"], check=True, capture_output=True)
         os.chmod(folder / "key.pem", 0o600)
         with eleven("serve", "--config", str(config)) as urls:
-            wait_for("three listeners", lambda: len(urls) >= 3)
+            common.wait_for("three listeners", lambda: len(urls) >= 3)
             admin = next(url for url in urls if url.startswith("http://127.0.0.2"))
             plain = next(url for url in urls if url.startswith("http://127.0.0.1"))
             secure = next(url for url in urls if url.startswith("https://"))

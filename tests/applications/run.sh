@@ -3,17 +3,11 @@
 # real binary the cases of the comparison, reloads and kills under load, a PHP application, and Flask, Django and FastAPI.
 # Run from anywhere: bash tests/applications/run.sh   (ELEVEN=path to a binary that is built already)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
-if ! command -v python3 >/dev/null || ! python3 -c 'import ensurepip' 2>/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends python3 python3-venv
-fi
-if [ -z "${ELEVEN:-}" ]; then
-    cargo build -p eleven --locked
-    ELEVEN=${CARGO_TARGET_DIR:-target}/debug/eleven
-fi
+need python3:python3
+python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+built
 export PYTHONDONTWRITEBYTECODE=1
 python3 crates/server/tests/python/test_worker.py
 cargo test -q -p eleven-server --locked --test applications -- --ignored --test-threads 4

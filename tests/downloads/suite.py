@@ -17,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
-ELEVEN = os.path.abspath(sys.argv[1])
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+import common
+
+ELEVEN = common.binary()
 SECONDS_MAX = 120
 LENGTH = 6 * 1024 * 1024 + 4321
 
@@ -36,12 +38,6 @@ def folder():
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def free_port():
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -69,7 +65,7 @@ def started(make):
     @contextlib.contextmanager
     def start(*args, **options):
         for attempt in range(5):
-            port = free_port()
+            port = common.free_port()
             command, more = make(port, *args, **options)
             server = running(command, port, **more)
             try:
@@ -402,23 +398,4 @@ def test_memory():
             assert peak <= most, f"{name}: {peak:.1f} MiB"
 
 
-def main():
-    wanted = sys.argv[2:]
-    tests = [(name, function) for name, function in globals().items() if name.startswith("test_")]
-    passed = failed = 0
-    for name, function in tests:
-        if wanted and not any(word in name for word in wanted):
-            continue
-        begun = time.monotonic()
-        try:
-            function()
-            passed += 1
-            print(f"ok    {name} ({time.monotonic() - begun:.1f} s)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAIL  {name}\n{traceback.format_exc()}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed or not passed else 0)
-
-
-main()
+common.main(globals())

@@ -18,9 +18,11 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
-ELEVEN = os.path.abspath(sys.argv[1])
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+import common
+
+ELEVEN = common.binary()
 HERE = pathlib.Path(__file__).parent
 SECONDS_MAX = 60
 os.environ["PATH"] += ":/usr/sbin"
@@ -560,23 +562,4 @@ def test_no_open_proxy_by_any_default():
         assert status("-X", "CONNECT", "--request-target", "127.0.0.1:443", f"http://127.0.0.1:{port}/") in ("400", "405")
 
 
-def main():
-    wanted = sys.argv[2:]
-    tests = [(name, function) for name, function in globals().items() if name.startswith("test_")]
-    passed = failed = 0
-    for name, function in tests:
-        if wanted and not any(word in name for word in wanted):
-            continue
-        started = time.monotonic()
-        try:
-            function()
-            passed += 1
-            print(f"ok    {name} ({time.monotonic() - started:.1f} s)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAIL  {name}\n{traceback.format_exc()}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed or not passed else 0)
-
-
-main()
+common.main(globals())

@@ -17,10 +17,12 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 import zlib
 
-ELEVEN = os.path.abspath(sys.argv[1])
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+import common
+
+ELEVEN = common.binary()
 SECONDS_MAX = 120
 
 
@@ -298,23 +300,4 @@ def test_chromium_streams_and_posts():
         assert "</html>" in page and page.count("\n") >= 500, page[:300]
 
 
-def main():
-    wanted = sys.argv[2:]
-    tests = [(name, function) for name, function in globals().items() if name.startswith("test_")]
-    passed = failed = 0
-    for name, function in tests:
-        if wanted and not any(word in name for word in wanted):
-            continue
-        started = time.monotonic()
-        try:
-            function()
-            passed += 1
-            print(f"ok    {name} ({time.monotonic() - started:.1f} s)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAIL  {name}\n{traceback.format_exc()}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed or not passed else 0)
-
-
-main()
+common.main(globals())
