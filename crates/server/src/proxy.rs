@@ -10,6 +10,7 @@ pub mod caching;
 pub mod flow;
 pub mod health;
 pub mod open;
+pub mod shared;
 pub mod sticky;
 pub mod tunnel;
 pub mod upstream;

@@ -187,6 +187,7 @@ fn render(status: &Value, look: Look) -> String {
         let health = match (item["draining"].as_bool(), item["healthy"].as_bool()) {
             (Some(true), _) => look.paint("33", "draining"),
             (_, Some(false)) => look.paint("31", "failing "),
+            _ if item["ejected"].as_bool() == Some(true) => look.paint("31", "ejected "),
             _ => look.paint("32", "healthy "),
         };
         format!(

@@ -279,6 +279,10 @@ impl Metrics {
         for server in &servers {
             w.sample("eleven_upstream_draining", &[("upstream", &server.name)], u8::from(server.draining));
         }
+        w.family("eleven_upstream_ejected", Kind::Gauge, "Whether a server is left alone after failures.");
+        for server in &servers {
+            w.sample("eleven_upstream_ejected", &[("upstream", &server.name)], u8::from(server.ejected));
+        }
         w.family("eleven_upstream_active", Kind::Gauge, "Requests a server is answering.");
         for server in &servers {
             w.sample("eleven_upstream_active", &[("upstream", &server.name)], server.active);

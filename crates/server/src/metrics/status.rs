@@ -19,6 +19,7 @@ pub(super) struct ServerState {
     pub name: String,
     pub healthy: bool,
     pub draining: bool,
+    pub ejected: bool,
     pub active: u32,
     pub asked: u64,
     pub failed: u64,
@@ -50,18 +51,21 @@ impl Metrics {
 
     /// The servers behind the gateways; a server of several gateways once.
     pub(super) fn servers(&self) -> Vec<ServerState> {
+        let now = clock::now();
         let mut servers: BTreeMap<String, ServerState> = BTreeMap::new();
         for (name, shared) in servers_of(&lock(&self.sources)) {
             let state = servers.entry(name.clone()).or_insert(ServerState {
                 name,
                 healthy: true,
                 draining: false,
+                ejected: false,
                 active: 0,
                 asked: 0,
                 failed: 0,
             });
             state.healthy &= shared.healthy.load(Ordering::Relaxed);
             state.draining |= shared.draining.load(Ordering::Relaxed);
+            state.ejected |= shared.ejected_for(now).is_some();
             state.active += shared.active.load(Ordering::Relaxed);
             state.asked += shared.asked.load(Ordering::Relaxed);
             state.failed += shared.failed.load(Ordering::Relaxed);
@@ -209,6 +213,7 @@ impl Metrics {
             .map(|server| {
                 json!({
                     "name": server.name, "healthy": server.healthy, "draining": server.draining,
+                    "ejected": server.ejected,
                     "active": server.active, "requests": server.asked, "failures": server.failed,
                 })
             })

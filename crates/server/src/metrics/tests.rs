@@ -227,6 +227,8 @@ fn servers_keep_their_counts_over_a_reload() {
     one.shared[1].asked.fetch_add(5, Ordering::Relaxed);
     two.shared[0].asked.fetch_add(2, Ordering::Relaxed);
     two.shared[0].healthy.store(false, Ordering::Relaxed);
+    let ejection = crate::proxy::upstream::Ejection { failures: 1, ..Default::default() };
+    one.shared[0].failed(&ejection, true, eleven_net::clock::now());
     metrics.set_sources(Sources { gateways: vec![one.clone(), two], ..Sources::default() });
     let text = metrics.exposition(Dialect::Prometheus);
     for line in [
@@ -234,6 +236,8 @@ fn servers_keep_their_counts_over_a_reload() {
         "eleven_upstream_requests_total{upstream=\"http://b:80\"} 7",
         "eleven_upstream_healthy{upstream=\"http://a:80\"} 1",
         "eleven_upstream_healthy{upstream=\"http://b:80\"} 0",
+        "eleven_upstream_ejected{upstream=\"http://a:80\"} 1",
+        "eleven_upstream_ejected{upstream=\"http://b:80\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }

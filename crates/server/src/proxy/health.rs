@@ -86,7 +86,7 @@ async fn check_for_ever(gateway: Weak<Gateway>, index: usize, shared: Arc<Shared
         let success = tokio::time::timeout(deadline, check(&gateway, server, &plan)).await.unwrap_or(false);
         let healthy = shared.healthy.load(Ordering::Relaxed);
         if let Some(healthy) = streak.note(success, healthy, &plan) {
-            shared.healthy.store(healthy, Ordering::Relaxed);
+            shared.set_healthy(healthy, eleven_net::clock::now());
             if healthy {
                 tracing::info!(server = %server.plan, "a server is back in service");
             } else {

@@ -1,8 +1,9 @@
 //! Groups of servers behind a gateway, and which of them gets a request: rotation by weight, least requests, two
 //! choices, or a consistent hash; servers that are down, ejected or drained are passed over, backups come last.
 //!
-//! Counts are one worker's own; health is shared by all workers. Decides only; connects to nobody.
+//! The rotation is one worker's own; what is known of a server is shared by all workers (`proxy/shared.rs`). Decides only; connects to nobody.
 
+pub use super::shared::Shared;
 use eleven_client::pool::{Handle, Key, Pool};
 use eleven_net::proxy_protocol;
 use eleven_net::{clock, random};
@@ -11,7 +12,7 @@ use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -127,36 +128,6 @@ impl Default for Ejection {
     }
 }
 
-/// What all workers know of a server.
-#[derive(Debug)]
-pub struct Shared {
-    /// The checks find it healthy. True where there are none.
-    pub healthy: AtomicBool,
-    /// It gets no new requests.
-    pub draining: AtomicBool,
-    /// Requests it is answering, over all workers.
-    pub active: AtomicU32,
-    /// A worker runs its checks.
-    pub checked: AtomicBool,
-    /// Times it was asked, for the metrics.
-    pub asked: AtomicU64,
-    /// Times it could not be reached or broke its connection, for the metrics.
-    pub failed: AtomicU64,
-}
-
-impl Default for Shared {
-    fn default() -> Shared {
-        Shared {
-            healthy: AtomicBool::new(true),
-            draining: AtomicBool::new(false),
-            active: AtomicU32::new(0),
-            checked: AtomicBool::new(false),
-            asked: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-        }
-    }
-}
-
 /// A server as one worker sees it.
 #[derive(Debug)]
 pub struct Server {
@@ -171,11 +142,6 @@ pub struct Server {
     pub name: Arc<str>,
     shared: Arc<Shared>,
     current: Cell<i64>,
-    failures: Cell<u32>,
-    ejections: Cell<u32>,
-    ejected_until: Cell<Option<Instant>>,
-    returned_at: Cell<Option<Instant>>,
-    was_healthy: Cell<bool>,
     version: Cell<Option<(Version, Instant)>>,
 }
 
@@ -217,13 +183,8 @@ impl Server {
             plan,
             key,
             handle: OnceCell::new(),
-            was_healthy: Cell::new(shared.healthy.load(Ordering::Relaxed)),
             shared,
             current: Cell::new(0),
-            failures: Cell::new(0),
-            ejections: Cell::new(0),
-            ejected_until: Cell::new(None),
-            returned_at: Cell::new(None),
             version: Cell::new(None),
         }
     }
@@ -260,38 +221,21 @@ impl Server {
     }
 
     fn is_ejected(&self, now: Instant) -> bool {
-        match self.ejected_until.get() {
-            Some(until) if until > now => true,
-            Some(_) => {
-                self.ejected_until.set(None);
-                self.returned_at.set(Some(now));
-                false
-            }
-            None => false,
-        }
+        self.shared.is_ejected(now)
     }
 
-    fn passes_checks(&self, now: Instant) -> bool {
-        let healthy = self.shared.healthy.load(Ordering::Relaxed);
-        if healthy != self.was_healthy.replace(healthy) && healthy {
-            self.returned_at.set(Some(now));
-        }
-        healthy
+    fn passes_checks(&self) -> bool {
+        self.shared.healthy.load(Ordering::Relaxed)
     }
 
-    fn is_healthy(&self, now: Instant) -> bool {
-        self.passes_checks(now) && !self.shared.draining.load(Ordering::Relaxed)
+    fn is_in_service(&self) -> bool {
+        self.passes_checks() && !self.shared.draining.load(Ordering::Relaxed)
     }
 
     /// Its weight now, in hundredths: less while it starts slowly.
     fn weight(&self, now: Instant, slow_start_ms: u64) -> u64 {
         let full = u64::from(self.plan.weight) * 100;
-        let Some(returned) = self.returned_at.get() else { return full };
-        let since = now.saturating_duration_since(returned).as_millis() as u64;
-        if since >= slow_start_ms {
-            self.returned_at.set(None);
-            return full;
-        }
+        let Some(since) = self.shared.returned_since_ms(now, slow_start_ms) else { return full };
         (full * since / slow_start_ms.max(1)).max(1).min(full)
     }
 }
@@ -326,7 +270,7 @@ impl Group {
     pub fn pick(&self, hash: Option<u64>, tried: &[usize]) -> Option<usize> {
         if let [only] = &self.servers[..] {
             // The common case. Being ejected helps nobody where there is no other.
-            return (tried.is_empty() && only.is_healthy(clock::now())).then_some(0);
+            return (tried.is_empty() && only.is_in_service()).then_some(0);
         }
         let now = clock::now();
         let backups: &[bool] = if self.has_backups { &[false, true] } else { &[false] };
@@ -337,7 +281,7 @@ impl Group {
                     server.plan.backup == backup
                         && server.plan.weight > 0
                         && !tried.contains(&index)
-                        && server.is_healthy(now)
+                        && server.is_in_service()
                         && (ejected_too || !server.is_ejected(now))
                 };
                 if let Some(index) = self.choose(hash, now, usable) {
@@ -353,7 +297,7 @@ impl Group {
     pub fn takes_back(&self, index: usize, tried: &[usize]) -> bool {
         let now = clock::now();
         let server = &self.servers[index];
-        !tried.contains(&index) && server.passes_checks(now) && !server.is_ejected(now)
+        !tried.contains(&index) && server.passes_checks() && !server.is_ejected(now)
     }
 
     fn choose(&self, hash: Option<u64>, now: Instant, usable: impl Fn(usize) -> bool) -> Option<usize> {
@@ -428,32 +372,19 @@ impl Group {
         (x >> 32) as u32
     }
 
-    /// A server answered: whatever it said before is forgiven.
+    /// A server answered: whatever it did before is forgiven.
     pub fn succeeded(&self, index: usize) {
-        let server = &self.servers[index];
-        if server.failures.get() > 0 {
-            server.failures.set(0);
-            server.ejections.set(0);
-        }
+        self.servers[index].shared.succeeded();
     }
 
     /// A server could not be reached or broke its connection.
     pub fn failed(&self, index: usize) {
         let server = &self.servers[index];
-        server.shared.failed.fetch_add(1, Ordering::Relaxed);
-        server.failures.set(server.failures.get().saturating_add(1));
-        let limit = self.ejection.failures;
-        let now = clock::now();
-        // Those that were under way when it was ejected say nothing new.
-        if limit == 0 || server.failures.get() < limit || self.servers.len() < 2 || server.is_ejected(now) {
-            return;
+        let ejected = server.shared.failed(&self.ejection, self.servers.len() > 1, clock::now());
+        if let Some(pause) = ejected {
+            let pause_ms = pause.as_millis() as u64;
+            tracing::warn!(server = %server.plan, pause_ms, "a server is left alone after failures");
         }
-        let times = server.ejections.get();
-        server.ejections.set(times.saturating_add(1));
-        let pause_ms =
-            self.ejection.first_ms.saturating_mul(1 << times.min(20)).min(self.ejection.longest_ms);
-        server.ejected_until.set(Some(clock::deadline(now, pause_ms)));
-        tracing::warn!(server = %server.plan, pause_ms, "a server is left alone after failures");
     }
 }
 
@@ -592,10 +523,9 @@ mod tests {
         let shared: Vec<Arc<Shared>> = plans.iter().map(|_| Arc::default()).collect();
         let ejection = Ejection { slow_start_ms: 10_000, ..Ejection::default() };
         let g = Group::new(&plans, &shared, Balance::RoundRobin, ejection);
-        shared[0].healthy.store(false, Ordering::Relaxed);
+        shared[0].set_healthy(false, clock::now());
         assert_eq!(g.pick(None, &[]), Some(1));
-        shared[0].healthy.store(true, Ordering::Relaxed);
-        g.pick(None, &[]);
+        shared[0].set_healthy(true, clock::now());
         tokio::time::advance(Duration::from_millis(2_500)).await;
         let picks = (0..100).filter(|_| g.pick(None, &[]) == Some(0)).count();
         assert!((15..25).contains(&picks), "{picks}");
