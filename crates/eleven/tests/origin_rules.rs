@@ -41,6 +41,14 @@ path = "/later"
 fixed = { status = 503, retry_after = "5s" }
 
 [[site.route]]
+path = "/socket"
+fixed = { status = 426, upgrade = ["websocket", "TLS/1.3"] }
+
+[[site.route]]
+path = "/up/moved"
+redirect = { to = "/up/elsewhere/{rest}", status = 307 }
+
+[[site.route]]
 path = "/debug"
 strip_prefix = true
 echo = true
@@ -175,6 +183,11 @@ fn rules_and_requests() {
         (404, format!("GET /.hidden {H}"), ""),
         // 9110-15.6.4-01
         (503, format!("GET /later {H}"), "Retry-After: 5"),
+        // 9110-7.8-07, 9110-15.5.22-01: what is wanted instead, and 9110-7.8-10: that it is of this hop.
+        (426, format!("GET /socket {H}"), "Upgrade: websocket, TLS/1.3"),
+        (426, format!("PUT /socket {H}\nContent-Length: 0"), "Connection: upgrade"),
+        // 9110-9.3.4-08: what is meant for another resource is led there, not stored in its place.
+        (307, format!("PUT /up/moved/new.txt {H}\nContent-Length: 0"), "Location: /up/elsewhere/new.txt"),
         // 9110-8.4-03, 9110-14.5-01
         (415, format!("PUT /up/x {H}\nContent-Length: 0\nContent-Encoding: gzip"), ""),
         (400, format!("PUT /up/x {H}\nContent-Length: 0\nContent-Range: bytes 0-1/2"), ""),

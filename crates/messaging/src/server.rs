@@ -10,6 +10,7 @@ use crate::framing::{self, Framing};
 use crate::head::{self, Expectation, Progress, RequestHead, Scan};
 use crate::limits::Config;
 use crate::persistence::{self, CloseReason, Persistence, Unread};
+use eleven_semantics::expect;
 use eleven_semantics::grammar::push_decimal;
 use eleven_semantics::names::Known;
 use eleven_semantics::status::Class;
@@ -66,6 +67,8 @@ struct Pending {
     persist: bool,
     said_keep_alive: bool,
     awaits_continue: bool,
+    /// It offered a switch and said 100-continue, and no 100 went out.
+    lacks_continue: bool,
     /// Its content broke a rule or broke off: the connection ends with its response.
     failed: bool,
 }
@@ -311,14 +314,15 @@ impl ServerConnection {
 
     fn begin_request(&mut self, head: &RequestHead) -> Result<(), Malformed> {
         let wish = persistence::wish(head.version, &head.fields);
+        // 9110-7.8-06: Upgrade in an HTTP/1.0 request is ignored.
+        let offers_upgrade = head.version >= Version::Http11
+            && head.fields.contains(Known::Upgrade)
+            && head.fields.has_member(Known::Connection, "upgrade");
         let pending = Pending {
             version: head.version,
             head_only: head.method == Method::Head,
             connect: head.method == Method::Connect,
-            // 9110-7.8-06: Upgrade in an HTTP/1.0 request is ignored.
-            offers_upgrade: head.version >= Version::Http11
-                && head.fields.contains(Known::Upgrade)
-                && head.fields.has_member(Known::Connection, "upgrade"),
+            offers_upgrade,
             te_gzip: head.version >= Version::Http11
                 && self.config.options.transfer_gzip
                 && head.fields.contains(Known::Te)
@@ -326,6 +330,9 @@ impl ServerConnection {
             persist: wish.persist,
             said_keep_alive: wish.said_keep_alive && wish.persist,
             awaits_continue: head.expectation == Expectation::Continue,
+            // The head's own says nothing where no content is announced.
+            lacks_continue: offers_upgrade
+                && expect::expectation(head.version, &head.fields) == expect::Expectation::Continue,
             failed: false,
         };
         self.served = self.served.saturating_add(1);
@@ -413,6 +420,7 @@ impl ServerConnection {
         }
         if status == Status::CONTINUE {
             front.awaits_continue = false;
+            front.lacks_continue = false;
         }
         push_status_line(status, out);
         out.extend_from_slice(fields.wire());
@@ -657,6 +665,11 @@ impl ServerConnection {
         Self::step(Side::Client, &mut self.client, Step::Switch)?;
         self.receive = Receive::Switched;
         self.closing = Some(CloseReason::Switched);
+        // 9110-7.8-12: even where there was nothing to wait for.
+        if front.lacks_continue && !front.connect {
+            push_status_line(Status::CONTINUE, out);
+            out.extend_from_slice(b"\r\n");
+        }
         push_status_line(status, out);
         if !fields.contains(Known::Date) {
             out.extend_from_slice(date);

@@ -358,6 +358,33 @@ fn switches() {
         respond(&mut server, &ok(), b"");
     }
 
+    // 9110-7.8-12: 100 comes before 101, whether content came after it, without it, or never; and not twice.
+    let expecting =
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: echo\r\nConnection: upgrade\r\nExpect: 100-continue\r\n";
+    for (content, asks) in [("\r\n", false), ("Content-Length: 2\r\n\r\nhi", false), ("\r\n", true)] {
+        let mut server = self::server();
+        receive(&mut server, &format!("{expecting}{content}"));
+        out.clear();
+        if asks {
+            assert_eq!(server.interim(Status::CONTINUE, &NONE, &mut out), Ok(true));
+        }
+        assert_eq!(server.switch(Status::SWITCHING_PROTOCOLS, &upgrade, b"", &mut out), Ok(()));
+        let wire = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&out), wire, "{content:?}");
+    }
+    // 9110-7.8-04b: layers stand as they were given, the lowest first, in one line or in several.
+    for lines in [&[("Upgrade", "lower/1, upper")][..], &[("Upgrade", "lower/1"), ("Upgrade", "upper")]] {
+        let mut server = self::server();
+        receive(
+            &mut server,
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: upper, lower/1\r\nConnection: upgrade\r\n\r\n",
+        );
+        out.clear();
+        assert_eq!(server.switch(Status::SWITCHING_PROTOCOLS, &fields(lines), b"", &mut out), Ok(()));
+        let wire = String::from_utf8_lossy(&out);
+        assert!(wire.find("lower/1") < wire.find("upper"), "{wire}");
+    }
+
     // S70: declined, the next request is read where it stands.
     let mut server = self::server();
     assert_eq!(receive(&mut server, &format!("{offered}{GET}")), "Blocked");

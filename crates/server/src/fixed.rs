@@ -73,6 +73,10 @@ impl Fixed {
         if let Some(seconds) = plan.retry_after_s {
             response.add(Known::RetryAfter, seconds.to_string());
         }
+        // 9110-7.8-07, 9110-15.5.22-01: the connection option comes with it.
+        if !plan.upgrade.is_empty() {
+            response.add(Known::Upgrade, plan.upgrade.as_bytes());
+        }
         response
     }
 }

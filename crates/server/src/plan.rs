@@ -323,6 +323,8 @@ pub struct FixedPlan {
     pub media_type: Box<str>,
     /// The value of Retry-After, in seconds.
     pub retry_after_s: Option<u64>,
+    /// The protocols of Upgrade, as in the field; empty for none. A 426 has some (9110-15.5.22-01).
+    pub upgrade: Box<str>,
 }
 
 impl Plan {

@@ -960,6 +960,12 @@ pub static FIXED: Section = section(
         ),
         key("content_type", MEDIA_TYPE, Is("\"text/plain; charset=utf-8\""), "Its media type."),
         key("retry_after", time(YEAR), Absent("no Retry-After"), "When to come again."),
+        key(
+            "upgrade",
+            Kind::List(&Kind::Text("a protocol such as `\"websocket\"` or `\"TLS/1.3\"`")),
+            Is("[]"),
+            "With a status of 426: the protocols that would be spoken here, the preferred one first.",
+        ),
     ],
 );
 

@@ -185,7 +185,9 @@ impl Builder<'_> {
                     continue;
                 }
             };
-            match listeners.iter().find(|(other, _)| other.address == address) {
+            // Port 0 is another port each time.
+            let is_fresh = matches!(address, ListenAddr::Tcp { port: 0, .. });
+            match listeners.iter().find(|(other, _)| other.address == address && !is_fresh) {
                 Some((_, before)) => {
                     let before = before.clone();
                     self.error(text.span, format!("`{address}` is listened on twice"))
@@ -814,7 +816,7 @@ impl Builder<'_> {
     fn fixed(&mut self, table: &Table) -> FixedPlan {
         let code = table.number("status") as u16;
         let status = Status::new(code).unwrap_or(Status::OK);
-        if matches!(code, 206 | 304 | 401 | 407 | 416 | 426) {
+        if matches!(code, 206 | 304 | 401 | 407 | 416) {
             self.error(&table.span_of("status"), format!("{code} means nothing as a fixed response")).help(
                 match code {
                     401 => "to ask for a password, use `access`".into(),
@@ -834,12 +836,38 @@ impl Builder<'_> {
             self.is_media_type(text);
             text.text
         });
+        let upgrade = self.protocols(table, code);
         FixedPlan {
             status,
             content: content.into(),
             media_type: media_type.into(),
             retry_after_s: table.optional_number("retry_after").map(|ms| ms.div_ceil(1000)),
+            upgrade,
         }
+    }
+
+    /// The protocols that a 426 must name (9110-15.5.22-01), and that nothing else may: to offer them is to say that
+    /// this server would speak them.
+    fn protocols(&mut self, table: &Table, code: u16) -> Box<str> {
+        let mut protocols = Vec::new();
+        for text in table.texts("upgrade") {
+            // protocol = protocol-name ["/" protocol-version], both tokens
+            let (name, version) = text.text.split_once('/').unwrap_or((text.text, "1"));
+            match is_token(name.as_bytes()) && is_token(version.as_bytes()) {
+                true => protocols.push(text.text),
+                false => self.complain(text.span, format!("`{}` is no protocol", text.text)),
+            }
+        }
+        match (code, table.list("upgrade").is_empty()) {
+            (426, true) => {
+                self.error(&table.span_of("status"), "a 426 says which protocol is wanted").help(
+                    "name it: `upgrade = \"websocket\"`; to lead clients to `https`, use `https_only`".into(),
+                );
+            }
+            (426, false) | (_, true) => {}
+            (_, false) => self.complain(&table.span_of("upgrade"), "`upgrade` is for a status of 426"),
+        }
+        protocols.join(", ").into()
     }
 
     /// What a route (or a site) says; for what it does not say, what its site says.

@@ -401,6 +401,7 @@ mod tests {
         assert_eq!(accept_value(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
+    /// 9110-7.8-09: a WebSocket can honour nothing but a GET, so nothing else is switched to it.
     #[test]
     fn what_is_a_handshake() {
         let good = [
