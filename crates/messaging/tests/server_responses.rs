@@ -364,6 +364,10 @@ fn switches() {
     for (content, asks) in [("\r\n", false), ("Content-Length: 2\r\n\r\nhi", false), ("\r\n", true)] {
         let mut server = self::server();
         receive(&mut server, &format!("{expecting}{content}"));
+        if content.len() > 2 {
+            let end = server.receive(b"", false, &mut RequestHead::default());
+            assert_eq!(end, Ok((0, Received::End(None))));
+        }
         out.clear();
         if asks {
             assert_eq!(server.interim(Status::CONTINUE, &NONE, &mut out), Ok(true));
