@@ -104,6 +104,17 @@ impl Look {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
+    /// How many responses there were of a class of statuses, coloured by it.
+    fn class(self, class: &str, n: u64) -> String {
+        let code = match class {
+            "2xx" => "32",
+            "4xx" => "33",
+            "5xx" => "31",
+            _ => "0",
+        };
+        self.paint(code, &format!("{class} {}", count(n as f64)))
+    }
+
     fn title(self, text: &str) -> String {
         self.paint("1", text)
     }
@@ -121,7 +132,29 @@ impl Look {
 /// The figures as text.
 fn render(status: &Value, look: Look) -> String {
     let mut out = String::new();
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    totals(&mut out, status, look);
+    busiest(&mut out, status, look);
+    behind(&mut out, status, look);
+    certificates(&mut out, status, look);
+    refusals(&mut out, status, look);
+    let process = &status["process"];
+    let _ = writeln!(
+        out,
+        "\nmemory {}, {} of {} descriptors, {} threads",
+        octets(number(&process["resident_bytes"]) as f64),
+        number(&process["open_files"]),
+        number(&process["open_files_max"]),
+        number(&process["threads"]),
+    );
+    out
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+/// Totals and rates: the process, its requests, connections and cache.
+fn totals(out: &mut String, status: &Value, look: Look) {
     let state = match status["draining"].as_bool() {
         Some(true) => look.paint("33", "finishing"),
         _ => look.paint("32", "running"),
@@ -145,17 +178,7 @@ fn render(status: &Value, look: Look) -> String {
         time(&recent["p90_us"]),
         time(&recent["p99_us"])
     );
-    let classes: Vec<String> = pairs(&requests["classes"])
-        .map(|(class, n)| {
-            let code = match class {
-                "2xx" => "32",
-                "4xx" => "33",
-                "5xx" => "31",
-                _ => "0",
-            };
-            look.paint(code, &format!("{class} {}", count(n as f64)))
-        })
-        .collect();
+    let classes: Vec<String> = pairs(&requests["classes"]).map(|(class, n)| look.class(class, n)).collect();
     let _ = writeln!(out, "status       {}", classes.join("   "));
     let connections = &status["connections"];
     let states: Vec<String> = pairs(&connections["states"])
@@ -165,17 +188,22 @@ fn render(status: &Value, look: Look) -> String {
     let states = if states.is_empty() { "none open".into() } else { states.join("   ") };
     let accepted = count(number(&connections["accepted"]) as f64);
     let _ = writeln!(out, "connections  {states}   ({accepted} in all)");
-    if let Some(verdicts) = status["cache"]["verdicts"].as_object() {
-        let all: u64 = verdicts.values().map(number).sum();
-        let hits: u64 =
-            ["HIT", "STALE", "VALIDATED"].map(|word| number(&status["cache"]["verdicts"][word])).iter().sum();
-        let words: Vec<String> = pairs(&status["cache"]["verdicts"])
-            .map(|(word, n)| format!("{word} {}", count(n as f64)))
-            .collect();
-        let share = if all == 0 { 0.0 } else { 100.0 * hits as f64 / all as f64 };
-        let _ = writeln!(out, "cache        {share:.1} % from the store   {}", words.join("   "));
-    }
-    list(&mut out, look, "\nBUSIEST PATHS", &status["busiest"], |item| {
+    cache(out, &status["cache"]["verdicts"]);
+}
+
+/// How much came out of the cache, if there is one.
+fn cache(out: &mut String, verdicts: &Value) {
+    let Some(all) = verdicts.as_object() else { return };
+    let all: u64 = all.values().map(number).sum();
+    let hits: u64 = ["HIT", "STALE", "VALIDATED"].map(|word| number(&verdicts[word])).iter().sum();
+    let words: Vec<String> = pairs(verdicts).map(|(word, n)| format!("{word} {}", count(n as f64))).collect();
+    let share = if all == 0 { 0.0 } else { 100.0 * hits as f64 / all as f64 };
+    let _ = writeln!(out, "cache        {share:.1} % from the store   {}", words.join("   "));
+}
+
+/// The paths asked for most.
+fn busiest(out: &mut String, status: &Value, look: Look) {
+    list(out, look, "\nBUSIEST PATHS", &status["busiest"], |item| {
         let name = format!("{}{}", item["site"].as_str().unwrap_or(""), item["path"].as_str().unwrap_or(""));
         format!(
             "{:>9}  {}",
@@ -183,7 +211,11 @@ fn render(status: &Value, look: Look) -> String {
             look.cut(&name, look.width.saturating_sub(11))
         )
     });
-    list(&mut out, look, "\nUPSTREAMS", &status["upstreams"], |item| {
+}
+
+/// What stands behind: servers and applications.
+fn behind(out: &mut String, status: &Value, look: Look) {
+    list(out, look, "\nUPSTREAMS", &status["upstreams"], |item| {
         let health = match (item["draining"].as_bool(), item["healthy"].as_bool()) {
             (Some(true), _) => look.paint("33", "draining"),
             (_, Some(false)) => look.paint("31", "failing "),
@@ -198,7 +230,7 @@ fn render(status: &Value, look: Look) -> String {
             look.cut(item["name"].as_str().unwrap_or(""), look.width.saturating_sub(58)),
         )
     });
-    list(&mut out, look, "\nAPPLICATIONS", &status["applications"], |item| {
+    list(out, look, "\nAPPLICATIONS", &status["applications"], |item| {
         format!(
             "{:>4} workers  {:>5} running  {:>5} waiting  {}",
             number(&item["workers"]),
@@ -207,7 +239,11 @@ fn render(status: &Value, look: Look) -> String {
             look.cut(item["name"].as_str().unwrap_or(""), look.width.saturating_sub(46)),
         )
     });
-    list(&mut out, look, "\nCERTIFICATES", &status["certificates"], |item| {
+}
+
+/// The certificates, with the days they have left.
+fn certificates(out: &mut String, status: &Value, look: Look) {
+    list(out, look, "\nCERTIFICATES", &status["certificates"], |item| {
         let days = item["days_left"].as_i64().unwrap_or(0);
         let left = match days {
             ..0 => look.paint("31", "ended    "),
@@ -218,7 +254,11 @@ fn render(status: &Value, look: Look) -> String {
         let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
         format!("{left}  {}", look.cut(&names.join(", "), look.width.saturating_sub(12)))
     });
-    list(&mut out, look, "\nLAST REFUSALS", &status["refusals"]["last"], |item| {
+}
+
+/// What was refused last.
+fn refusals(out: &mut String, status: &Value, look: Look) {
+    list(out, look, "\nLAST REFUSALS", &status["refusals"]["last"], |item| {
         let what = format!(
             "{} {}{}",
             item["method"].as_str().unwrap_or(""),
@@ -233,16 +273,6 @@ fn render(status: &Value, look: Look) -> String {
             look.cut(what.trim(), look.width.saturating_sub(46)),
         )
     });
-    let process = &status["process"];
-    let _ = writeln!(
-        out,
-        "\nmemory {}, {} of {} descriptors, {} threads",
-        octets(number(&process["resident_bytes"]) as f64),
-        number(&process["open_files"]),
-        number(&process["open_files_max"]),
-        number(&process["threads"]),
-    );
-    out
 }
 
 fn list(out: &mut String, look: Look, title: &str, items: &Value, line: impl Fn(&Value) -> String) {

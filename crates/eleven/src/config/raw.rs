@@ -8,7 +8,7 @@ use super::diagnose::{Diagnostic, Report, nearest};
 use super::schema::{Default, Key, Kind, Section};
 use std::ops::Range;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// A place in the text, in octets.
 pub type Span = Range<usize>;
@@ -200,40 +200,19 @@ impl Reader<'_> {
                 None
             }
             (Kind::Bytes { min, max }, DeValue::String(text)) => {
-                let Some(number) = super::schema::read_bytes(text) else {
-                    self.error(span, format!("`{name}` wants a size, and `{text}` is none"))
-                        .help("a whole number of octets, or one with KiB, MiB or GiB: `\"10MiB\"`".into());
-                    return None;
-                };
+                let number = self.size(text, &span, name)?;
                 self.within(number, *min, *max, &span, name, super::schema::show_bytes)
                     .map(Data::Integer)
                     .and_then(written)
             }
             (Kind::Millis { min, max }, DeValue::String(text)) => {
-                let Some(number) = super::schema::read_millis(text) else {
-                    self.error(span, format!("`{name}` wants a time, and `{text}` is none"))
-                        .help("a whole number with ms, s, m, h or d: `\"30s\"`".into());
-                    return None;
-                };
+                let number = self.time(text, &span, name)?;
                 self.within(number, *min, *max, &span, name, super::schema::show_millis)
                     .map(Data::Integer)
                     .and_then(written)
             }
             (Kind::Choice(choices), DeValue::String(text)) => {
-                let text = self.expand(text, &span)?;
-                if choices.iter().any(|(choice, _)| *choice == text) {
-                    return written(Data::Text(text));
-                }
-                let names = || choices.iter().map(|(choice, _)| *choice);
-                let help = match nearest(&text, names()) {
-                    Some(found) => format!("did you mean `\"{found}\"`?"),
-                    None => format!(
-                        "one of {}",
-                        names().map(|c| format!("`\"{c}\"`")).collect::<Vec<_>>().join(", ")
-                    ),
-                };
-                self.error(span, format!("`{name}` cannot be `{text}`")).help(help);
-                None
+                self.choice(text, choices, &span, name).map(Data::Text).and_then(written)
             }
             // A code may be written as the number that it is.
             (Kind::Choice(choices), DeValue::Integer(n))
@@ -280,34 +259,89 @@ impl Reader<'_> {
                 written(Data::Table(self.table(&table, span, section)))
             }
             (Kind::Sections(section), DeValue::Array(array)) => {
-                let mut tables = Vec::new();
-                for item in array {
-                    match item.get_ref() {
-                        DeValue::Table(table) => tables.push(Value {
-                            span: item.span(),
-                            written: true,
-                            data: Data::Table(self.table(table, item.span(), section)),
-                        }),
-                        other => {
-                            let found = describe(other);
-                            self.error(item.span(), format!("`{name}` wants tables, and this is {found}"));
-                        }
-                    }
-                }
-                written(Data::List(tables))
+                written(Data::List(self.sections(array, section, name)))
             }
             (kind, other) => {
-                let (wants, found) = (kind.describe(), describe(other));
-                let help = kind.repair(other);
-                let double = matches!((kind, other), (Kind::Sections(_), DeValue::Table(_)));
-                let diagnostic = self.error(span, format!("`{name}` wants {wants}, and this is {found}"));
-                if double {
-                    diagnostic.help("write its header in double brackets: `[[…]]`".into());
-                } else if let Some(help) = help {
-                    diagnostic.help(help);
-                }
+                self.mismatch(kind, other, span, name);
                 None
             }
+        }
+    }
+
+    /// A size in octets, as it is written.
+    fn size(&mut self, text: &str, span: &Span, name: &str) -> Option<u64> {
+        let number = super::schema::read_bytes(text);
+        if number.is_none() {
+            self.error(span.clone(), format!("`{name}` wants a size, and `{text}` is none"))
+                .help("a whole number of octets, or one with KiB, MiB or GiB: `\"10MiB\"`".into());
+        }
+        number
+    }
+
+    /// A time in milliseconds, as it is written.
+    fn time(&mut self, text: &str, span: &Span, name: &str) -> Option<u64> {
+        let number = super::schema::read_millis(text);
+        if number.is_none() {
+            self.error(span.clone(), format!("`{name}` wants a time, and `{text}` is none"))
+                .help("a whole number with ms, s, m, h or d: `\"30s\"`".into());
+        }
+        number
+    }
+
+    /// One of a few words.
+    fn choice(
+        &mut self,
+        text: &str,
+        choices: &[(&'static str, &'static str)],
+        span: &Span,
+        name: &str,
+    ) -> Option<String> {
+        let text = self.expand(text, span)?;
+        let names = || choices.iter().map(|(choice, _)| *choice);
+        if names().any(|choice| choice == text) {
+            return Some(text);
+        }
+        let help = match nearest(&text, names()) {
+            Some(found) => format!("did you mean `\"{found}\"`?"),
+            None => {
+                format!("one of {}", names().map(|c| format!("`\"{c}\"`")).collect::<Vec<_>>().join(", "))
+            }
+        };
+        self.error(span.clone(), format!("`{name}` cannot be `{text}`")).help(help);
+        None
+    }
+
+    /// The tables of a list of sections; what is no table is reported and left out.
+    fn sections(&mut self, array: &DeArray<'_>, section: &'static Section, name: &str) -> Vec<Value> {
+        let mut tables = Vec::new();
+        for item in array {
+            match item.get_ref() {
+                DeValue::Table(table) => tables.push(Value {
+                    span: item.span(),
+                    written: true,
+                    data: Data::Table(self.table(table, item.span(), section)),
+                }),
+                other => {
+                    let found = describe(other);
+                    self.error(item.span(), format!("`{name}` wants tables, and this is {found}"));
+                }
+            }
+        }
+        tables
+    }
+
+    /// Reports that the value is not of the kind its key wants.
+    fn mismatch(&mut self, kind: &Kind, found: &DeValue<'_>, span: Span, name: &str) {
+        let help = match (kind, found) {
+            (Kind::Sections(_), DeValue::Table(_)) => {
+                Some("write its header in double brackets: `[[…]]`".into())
+            }
+            _ => kind.repair(found),
+        };
+        let (wants, found) = (kind.describe(), describe(found));
+        let diagnostic = self.error(span, format!("`{name}` wants {wants}, and this is {found}"));
+        if let Some(help) = help {
+            diagnostic.help(help);
         }
     }
 
