@@ -22,8 +22,8 @@ const LINGER: Duration = Duration::from_millis(15);
 pub(crate) struct Commit {
     /// The file.
     pub(crate) file: Arc<File>,
-    /// Its name so far.
-    pub(crate) from: String,
+    /// Its name so far, if it has one.
+    pub(crate) from: Option<String>,
     /// Its name to be.
     pub(crate) to: String,
     /// What to do if that is taken.
@@ -114,8 +114,13 @@ fn commit_all(root: &Root, commits: Vec<Commit>) -> Vec<Outcome> {
         .zip(synced)
         .map(|(commit, synced)| {
             synced.map_err(OpenError::Io)?;
-            let (from, to) = (commit.from.as_bytes(), commit.to.as_bytes());
-            root.rename(&commit.file, from, to, commit.existing, Durability::Unsynced)
+            let to = commit.to.as_bytes();
+            match &commit.from {
+                Some(from) => {
+                    root.rename(&commit.file, from.as_bytes(), to, commit.existing, Durability::Unsynced)
+                }
+                None => root.adopt(&commit.file, to, commit.existing),
+            }
         })
         .collect();
     if let Err(error) = root.sync() {
@@ -148,7 +153,7 @@ mod tests {
             let mut file = File::create(path.join(&from)).unwrap();
             write!(file, "{number}").unwrap();
             let to = if number == 3 { "taken-3".to_owned() } else { format!("final-{number}") };
-            let commit = Commit { file: Arc::new(file), from, to, existing: Existing::Keep };
+            let commit = Commit { file: Arc::new(file), from: Some(from), to, existing: Existing::Keep };
             let committer = Rc::clone(&committer);
             tasks.push(tokio::task::spawn_local(async move { committer.commit(commit).await }));
         }

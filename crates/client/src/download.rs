@@ -9,6 +9,7 @@ mod asks;
 mod attempt;
 mod fetch;
 mod keep;
+mod present;
 
 use crate::agent::{Agent, Ask, Hop, Times};
 use crate::error::{Cause, Failure, Phase};
@@ -128,6 +129,8 @@ pub struct Done {
     pub received: u64,
     /// Octets that an earlier run had left.
     pub resumed: u64,
+    /// It was there already, complete.
+    pub kept: bool,
     /// What was verified.
     pub verified: Vec<&'static str>,
     /// Who answered.

@@ -10,7 +10,7 @@ use crate::error::{Cause, Failure, Phase};
 use crate::journal::{self, Journal, Subject};
 use crate::segments::RangeSet;
 use eleven_net::conduit::Conduit;
-use eleven_net::file::{self, Existing, OpenError, Options, Root, Symlinks};
+use eleven_net::file::{self, Existing, Kind, OpenError, Options, Root, Symlinks};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -27,6 +27,12 @@ const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Below this nobody asks whether there is room: writing tells.
 const ROOM_BYTES_MIN: u64 = 1024 * 1024;
+
+/// How often a part is opened anew that became somebody's file in between.
+const RACES_MAX: usize = 8;
+
+/// Names that are tried where a name is taken.
+const NUMBERED_MAX: u32 = 10_000;
 
 /// What to do if the final name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +54,15 @@ pub struct Directory {
     committer: Rc<Committer>,
 }
 
+/// A file that has a name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    /// Its length.
+    pub bytes: u64,
+    /// When it was written, in seconds since 1970.
+    pub modified_seconds: i64,
+}
+
 /// An unfinished file.
 #[derive(Debug)]
 pub struct Partial {
@@ -58,6 +73,8 @@ pub struct Partial {
     journal: Option<Arc<File>>,
     journal_bytes: u64,
     syncing: Option<oneshot::Receiver<io::Result<()>>>,
+    /// It stands under its part's name. Small content has no name until it is complete, or a checkpoint is made.
+    is_named: bool,
     /// Nothing was ever written to it.
     is_empty: bool,
     /// There was a journal before this run.
@@ -99,6 +116,21 @@ impl Directory {
         self.root.look_at(name.as_bytes()).is_ok()
     }
 
+    /// The regular file that has this name, if one has.
+    pub fn present(&self, name: &str) -> Option<Present> {
+        let meta = self.root.look_at(name.as_bytes()).ok().filter(|meta| meta.kind == Kind::File)?;
+        Some(Present { bytes: meta.size, modified_seconds: meta.modified_seconds })
+    }
+
+    /// Opens the file of this name to read it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(&self, name: &str) -> Result<File, Failure> {
+        let opened = self.root.open(name.as_bytes());
+        opened.map(|opened| opened.file).map_err(|error| open_failure(&self.path_of(name), error))
+    }
+
     /// Whether there is an unfinished download of this name.
     pub fn has_partial(&self, name: &str) -> bool {
         self.exists(&format!("{name}{PART_SUFFIX}"))
@@ -112,29 +144,84 @@ impl Directory {
         if overwrite == Overwrite::Replace || !self.exists(name) {
             return Ok(name.to_owned());
         }
-        let taken = || {
-            let text = format!(
-                "{} exists; use --overwrite to replace it, or -o to choose another name",
-                self.path_of(name).display()
-            );
-            Failure::new(Phase::Prepare, Cause::Unusable(text))
-        };
-        if overwrite == Overwrite::Refuse {
-            return Err(taken());
-        }
-        // K24: `name (1).ext`.
+        let free = (overwrite == Overwrite::Rename).then(|| self.free_names(name).next()).flatten();
+        free.ok_or_else(|| self.taken(name))
+    }
+
+    fn taken(&self, name: &str) -> Failure {
+        let text = format!(
+            "{} exists; use --overwrite to replace it, or -o to choose another name",
+            self.path_of(name).display()
+        );
+        Failure::new(Phase::Prepare, Cause::Unusable(text))
+    }
+
+    /// `name` and its numbered relatives (fault K24), as far as nothing has these names.
+    fn free_names<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
         let (stem, extension) = match name.rfind('.') {
             Some(at) if at > 0 => name.split_at(at),
             _ => (name, ""),
         };
-        (1..10_000)
-            .map(|n| format!("{stem} ({n}){extension}"))
-            .find(|candidate| !self.exists(candidate) && !self.has_partial(candidate))
-            .ok_or_else(taken)
+        let numbered = (1..NUMBERED_MAX).map(move |n| format!("{stem} ({n}){extension}"));
+        std::iter::once(name.to_owned()).chain(numbered).filter(|candidate| !self.exists(candidate))
     }
 }
 
 impl Partial {
+    /// Opens the part of `name`, or of the next name that is free and that no other run is writing if `overwrite` says
+    /// so, as [`Partial::open`] does.
+    ///
+    /// # Errors
+    /// If the name is taken and must not be replaced, and as [`Partial::open`].
+    pub fn take(
+        directory: &Directory,
+        name: &str,
+        overwrite: Overwrite,
+        resume: bool,
+    ) -> Result<(Partial, Option<Result<Journal, journal::Unusable>>), Failure> {
+        if overwrite != Overwrite::Rename {
+            let name = directory.choose(name, overwrite)?;
+            return Partial::open(directory, &name, resume);
+        }
+        for candidate in directory.free_names(name) {
+            if let Some(opened) = Partial::open_free(directory, &candidate, resume)? {
+                return Ok(opened);
+            }
+        }
+        Err(directory.taken(name))
+    }
+
+    /// A file for content that may be complete in a moment: it has no name until then, so that nothing is left of it
+    /// after a crash, and nothing stands in the way of another run. Where there is no such thing, or something of
+    /// an earlier run is left to be cleared away, the same as [`Partial::take`].
+    ///
+    /// # Errors
+    /// As [`Partial::take`].
+    pub fn small(directory: &Directory, name: &str, overwrite: Overwrite) -> Result<Partial, Failure> {
+        let name = directory.choose(name, overwrite)?;
+        let nameless = if directory.has_partial(&name) {
+            None
+        } else {
+            let path = directory.path_of(&name);
+            directory.root.create_nameless(0o666).map_err(|error| open_failure(&path, error))?
+        };
+        let Some(file) = nameless else {
+            return Partial::take(directory, &name, overwrite, false).map(|(partial, _)| partial);
+        };
+        Ok(Partial {
+            directory: directory.clone(),
+            name,
+            file: Arc::new(file),
+            subject: None,
+            journal: None,
+            journal_bytes: 0,
+            syncing: None,
+            is_named: false,
+            is_empty: true,
+            resumed: false,
+        })
+    }
+
     /// Opens the part of `name`, and reads its journal if `resume`. Without a journal that can be trusted the
     /// part is begun anew; why, is said.
     ///
@@ -145,16 +232,38 @@ impl Partial {
         name: &str,
         resume: bool,
     ) -> Result<(Partial, Option<Result<Journal, journal::Unusable>>), Failure> {
+        Partial::open_free(directory, name, resume)?.ok_or_else(|| {
+            let path = directory.path_of(&format!("{name}{PART_SUFFIX}"));
+            let text = format!("{}: another run is writing it", path.display());
+            Failure::new(Phase::File, Cause::Unusable(text))
+        })
+    }
+
+    /// The same; nothing if another run has it.
+    fn open_free(
+        directory: &Directory,
+        name: &str,
+        resume: bool,
+    ) -> Result<Option<(Partial, Option<Result<Journal, journal::Unusable>>)>, Failure> {
         let part = format!("{name}{PART_SUFFIX}");
         let path = directory.path_of(&part);
-        let opened = directory
-            .root
-            .open_for_writing(part.as_bytes(), true, 0o666)
-            .map_err(|error| open_failure(&path, error))?;
-        if !file::try_lock(&opened.file).map_err(|error| file_failure(&path, &error))? {
-            let text = format!("{}: another run is writing it", path.display());
-            return Err(Failure::new(Phase::File, Cause::Unusable(text)));
+        let mut opened = None;
+        // Whoever had it may have given it its final name just before the lock was free: then it is not ours.
+        for _ in 0..RACES_MAX {
+            let found = directory
+                .root
+                .open_for_writing(part.as_bytes(), true, 0o666)
+                .map_err(|error| open_failure(&path, error))?;
+            if !file::try_lock(&found.file).map_err(|error| file_failure(&path, &error))? {
+                return Ok(None);
+            }
+            let named = directory.root.look_at(part.as_bytes()).ok();
+            if named.is_some_and(|named| (named.dev, named.ino) == (found.meta.dev, found.meta.ino)) {
+                opened = Some(found);
+                break;
+            }
         }
+        let Some(opened) = opened else { return Ok(None) };
         let mut partial = Partial {
             directory: directory.clone(),
             name: name.to_owned(),
@@ -163,6 +272,7 @@ impl Partial {
             journal: None,
             journal_bytes: 0,
             syncing: None,
+            is_named: true,
             is_empty: opened.meta.size == 0,
             resumed: resume || opened.meta.size > 0,
         };
@@ -174,14 +284,14 @@ impl Partial {
                 let sound = journal.done.ranges().iter().all(|&(_, end)| end <= here);
                 if !sound {
                     partial.truncate()?;
-                    return Ok((partial, Some(Err(journal::Unusable::NotAJournal))));
+                    return Ok(Some((partial, Some(Err(journal::Unusable::NotAJournal)))));
                 }
                 partial.subject = Some(journal.subject.clone());
             }
             _ if opened.meta.size > 0 => partial.truncate()?,
             _ => {}
         }
-        Ok((partial, read))
+        Ok(Some((partial, read)))
     }
 
     fn path(&self, suffix: &str) -> PathBuf {
@@ -232,6 +342,9 @@ impl Partial {
     fn remove_journal(&mut self) {
         self.journal = None;
         self.journal_bytes = 0;
+        if !self.is_named {
+            return; // there never was one
+        }
         let name = format!("{}{JOURNAL_SUFFIX}", self.name);
         let _ = self.directory.root.remove_file(name.as_bytes());
     }
@@ -322,6 +435,9 @@ impl Partial {
         let Some(subject) = self.subject.clone().filter(|subject| subject.if_range().is_some()) else {
             return Ok(());
         };
+        if !self.stand() {
+            return Ok(());
+        }
         let (journal, text) = match &self.journal {
             Some(journal) => (Arc::clone(journal), journal::append(done)),
             None => {
@@ -352,6 +468,16 @@ impl Partial {
             let _ = finished.send(result);
         });
         Ok(())
+    }
+
+    /// Gives a nameless file its part's name, so that a later run can find it. Not if another run is writing under that.
+    fn stand(&mut self) -> bool {
+        if !self.is_named {
+            let part = format!("{}{PART_SUFFIX}", self.name);
+            self.is_named = self.directory.root.link(&self.file, part.as_bytes()).is_ok()
+                && file::try_lock(&self.file).unwrap_or(false);
+        }
+        self.is_named
     }
 
     /// Waits for a checkpoint under way.
@@ -387,8 +513,10 @@ impl Partial {
     /// Removes part and journal.
     pub fn discard(&mut self) {
         self.remove_journal();
-        let name = format!("{}{PART_SUFFIX}", self.name);
-        let _ = self.directory.root.remove_file(name.as_bytes());
+        if self.is_named {
+            let name = format!("{}{PART_SUFFIX}", self.name);
+            let _ = self.directory.root.remove_file(name.as_bytes());
+        }
     }
 
     /// Keeps the part for inspection, but never to be resumed: its content is wrong (fault K40).
@@ -403,19 +531,27 @@ impl Partial {
     pub async fn commit(mut self, overwrite: Overwrite) -> Result<PathBuf, Failure> {
         self.settle().await?;
         let existing = if overwrite == Overwrite::Replace { Existing::Replace } else { Existing::Keep };
-        let path = self.final_path();
-        let commit = Commit {
-            file: Arc::clone(&self.file),
-            from: format!("{}{PART_SUFFIX}", self.name),
-            to: self.name.clone(),
-            existing,
-        };
-        let committed = self.directory.committer.commit(commit).await;
-        committed.map_err(|error| open_failure(&path, error))?;
+        let mut to = self.name.clone();
+        loop {
+            let commit = Commit {
+                file: Arc::clone(&self.file),
+                from: self.is_named.then(|| format!("{}{PART_SUFFIX}", self.name)),
+                to: to.clone(),
+                existing,
+            };
+            match self.directory.committer.commit(commit).await {
+                Ok(()) => break,
+                Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // Somebody took it meanwhile.
+                    to = self.directory.choose(&self.name, overwrite)?;
+                }
+                Err(error) => return Err(open_failure(&self.directory.path_of(&to), error)),
+            }
+        }
         if self.journal.is_some() || self.resumed {
             self.remove_journal();
         }
-        Ok(path)
+        Ok(self.directory.path_of(&to))
     }
 }
 

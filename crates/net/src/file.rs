@@ -283,6 +283,62 @@ impl Root {
         }
     }
 
+    /// A new file in this directory, readable and writable, that has no name until [`Root::link`]: not even a crash leaves
+    /// a trace of it. `None` where the file system or the kernel knows no such file.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn create_nameless(&self, mode: u32) -> Result<Option<File>, OpenError> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match fs::openat(&self.directory, c".", flags, Mode::from_raw_mode(mode)) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(OpenError::from_errno(errno)),
+        }
+    }
+
+    /// Gives a nameless file its name in this directory. Never replaces: a name that is taken is
+    /// `Io(AlreadyExists)`. Any other error may mean that nothing nameless can be given a name here.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn link(&self, file: &File, to: &[u8]) -> Result<(), OpenError> {
+        let (directory, to) = self.parent(to)?;
+        link_nameless(file, directory, to).map_err(OpenError::from_errno)
+    }
+
+    /// Gives a nameless file its name in this directory, whatever it takes: a link; where the name is to be replaced, a
+    /// link beside it and a rename; where nothing nameless can be linked, a copy. Content that was synced stays so.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; `Io(AlreadyExists)` if the name is taken and kept.
+    pub fn adopt(&self, file: &File, to: &[u8], existing: Existing) -> Result<(), OpenError> {
+        let (directory, to) = self.parent(to)?;
+        match link_nameless(file, &directory, to) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) if existing == Existing::Keep => {
+                return Err(OpenError::from_errno(Errno::EXIST));
+            }
+            Err(Errno::EXIST) => {
+                let beside = temporary_name(to)?;
+                if link_nameless(file, &directory, &beside).is_ok() {
+                    return rename_in(&directory, &beside, to, existing).map_err(|error| {
+                        let _ = fs::unlinkat(&directory, &beside[..], AtFlags::empty());
+                        OpenError::Io(error)
+                    });
+                }
+            }
+            Err(_) => {}
+        }
+        let copy = Temporary::named(directory.as_fd().try_clone_to_owned()?, to, Meta::of(file)?.mode)?;
+        let mut source = file;
+        source.rewind()?;
+        io::copy(&mut source, &mut copy.file())?;
+        fs::fsync(copy.file()).map_err(OpenError::from_errno)?;
+        copy.commit(to, existing, Durability::Unsynced)?;
+        Ok(())
+    }
+
     /// Gives a file another name in the same directory, after its content was written through another
     /// descriptor. Blocks on the disk when synced: content first, then the name.
     ///
@@ -521,11 +577,12 @@ pub enum Durability {
     Unsynced,
 }
 
-fn rename_in(directory: impl AsFd + Copy, from: &[u8], to: &[u8], existing: Existing) -> io::Result<()> {
+fn rename_in(directory: impl AsFd, from: &[u8], to: &[u8], existing: Existing) -> io::Result<()> {
     let flags = match existing {
         Existing::Replace => RenameFlags::empty(),
         Existing::Keep => RenameFlags::NOREPLACE,
     };
+    let directory = directory.as_fd();
     match fs::renameat_with(directory, from, directory, to, flags) {
         // A file system without RENAME_NOREPLACE: a hard link refuses an existing name as well.
         Err(Errno::INVAL | Errno::NOSYS) if existing == Existing::Keep => {
@@ -546,6 +603,18 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Gives a nameless file a name that is not taken.
+fn link_nameless(file: &File, directory: impl AsFd, to: &[u8]) -> Result<(), Errno> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match fs::linkat(fs::CWD, &*own, &directory, to, AtFlags::SYMLINK_FOLLOW) {
+        // Without /proc, newer kernels allow this as well.
+        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM) => {
+            fs::linkat(file, c"", &directory, to, AtFlags::EMPTY_PATH)
+        }
+        result => result,
     }
 }
 
@@ -611,14 +680,7 @@ impl Temporary {
 
     /// Gives the nameless file a name that is not taken.
     fn link(&self, to: &[u8]) -> Result<(), Errno> {
-        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        match fs::linkat(fs::CWD, &*own, &self.directory, to, AtFlags::SYMLINK_FOLLOW) {
-            // Without /proc, newer kernels allow this as well.
-            Err(Errno::NOENT | Errno::ACCESS | Errno::PERM) => {
-                fs::linkat(&self.file, c"", &self.directory, to, AtFlags::EMPTY_PATH)
-            }
-            result => result,
-        }
+        link_nameless(&self.file, &self.directory, to)
     }
 
     /// Gives the nameless file its name at once, if it can have it; else a temporary one.

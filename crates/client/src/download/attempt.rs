@@ -4,11 +4,12 @@
 use super::asks::{add_range, may_split, pause, retry_after, unusable};
 use super::fetch::Shared;
 use super::keep::{Aborting, keep};
+use super::present::{self, Found};
 use super::{Done, Naming};
 use crate::agent::{Hop, Response, Times};
 use crate::decode::{self, DecodeError, Decoder};
 use crate::error::{Cause, Failure, Phase};
-use crate::partial::{Directory, Overwrite, Partial};
+use crate::partial::{Directory, Overwrite, Partial, Present};
 use crate::progress::Event;
 use crate::replies::{self, Asked, Reply};
 use crate::segments::{Claim, Plan, RangeSet};
@@ -40,7 +41,16 @@ pub(super) struct Download {
     first: Option<First>,
     resumed: u64,
     restarts: u32,
+    /// What has the name already, and is to be compared with what the server has.
+    present: Option<(String, Present)>,
+    /// The comparison said that there is nothing to do.
+    kept: bool,
+    /// By which digests.
+    verified: Vec<&'static str>,
 }
+
+/// Content of a known length up to this is complete in a moment, most of the time.
+const SMALL_BYTES_MAX: u64 = 256 * 1024;
 
 /// How an attempt ended.
 enum Attempt {
@@ -48,6 +58,8 @@ enum Attempt {
     Complete,
     /// Begin again from nothing.
     Restart,
+    /// Ask again, for something else: nothing came that would count.
+    Again,
 }
 
 impl Download {
@@ -56,7 +68,18 @@ impl Download {
         if let Some(sha256) = shared.options.sha256 {
             promises.user(sha256);
         }
-        Download { shared, directory, naming, promises, first: None, resumed: 0, restarts: 0 }
+        Download {
+            shared,
+            directory,
+            naming,
+            promises,
+            first: None,
+            resumed: 0,
+            restarts: 0,
+            present: None,
+            kept: false,
+            verified: Vec::new(),
+        }
     }
 
     /// Attempts until it is here, or failed for good.
@@ -71,6 +94,7 @@ impl Download {
         loop {
             let (failure, retry_after) = match self.attempt().await {
                 Ok(Attempt::Complete) => return Ok(()),
+                Ok(Attempt::Again) => continue,
                 Ok(Attempt::Restart) if self.restarts < 3 => {
                     self.restarts += 1;
                     continue;
@@ -132,16 +156,27 @@ impl Download {
         };
         let known = !matches!(self.naming, Naming::Remote { disposition: true });
         let resume = self.shared.options.resume && !self.shared.options.decode;
-        if known || (resume && self.directory.has_partial(&name)) {
-            let name = self.directory.choose(&name, self.shared.options.overwrite)?;
+        if resume
+            && !self.directory.has_partial(&name)
+            && let Some(present) = self.directory.present(&name)
+        {
+            self.present = Some((name, present));
+            return Ok(());
+        }
+        let early = matches!(self.naming, Naming::Fixed(_));
+        if early || (resume && self.directory.has_partial(&name)) {
             self.open(&name)?;
+        } else if known {
+            // Refused before anything is sent; opened when it is known what comes.
+            self.directory.choose(&name, self.shared.options.overwrite)?;
         }
         Ok(())
     }
 
     fn open(&mut self, name: &str) -> Result<(), Failure> {
         let resume = self.shared.options.resume && !self.shared.options.decode;
-        let (partial, journal) = Partial::open(&self.directory, name, resume)?;
+        let overwrite = self.shared.options.overwrite;
+        let (partial, journal) = Partial::take(&self.directory, name, overwrite, resume)?;
         match journal {
             // An entity tag is unique among the representations of one resource only (RFC 9110 §8.8.3).
             Some(Ok(journal))
@@ -167,6 +202,59 @@ impl Download {
         Ok(())
     }
 
+    /// Whether what has the name already is what the server has.
+    async fn compare(
+        &mut self,
+        name: String,
+        present: Present,
+    ) -> Result<Attempt, (Failure, Option<Duration>)> {
+        let here = |failure: Failure| (failure, None);
+        let found = if self.promises.is_empty() {
+            let uri = self.shared.place().clone();
+            let ask = (self.shared.ask)(&uri);
+            let asked = present::by_asking(&self.shared.agent, ask, &self.directory, &name, present).await;
+            let (response, found) = asked.map_err(here)?;
+            self.remember(&response);
+            if let Found::Refused(code) = found {
+                return Err(self.refused(response, code).await);
+            }
+            response.drain().await;
+            found
+        } else {
+            present::by_digest(&self.directory, &name, &self.promises).await.map_err(here)?
+        };
+        let attempt = self.compared(&name, present, found).map_err(here)?;
+        self.present = Some((name, present)).filter(|_| self.kept);
+        Ok(attempt)
+    }
+
+    /// Keeps what is here, or makes room beside it or in its place, as the user wished.
+    fn compared(&mut self, name: &str, present: Present, found: Found) -> Result<Attempt, Failure> {
+        let why = match found {
+            Found::Same(verified) => {
+                self.kept = true;
+                self.verified = verified;
+                return Ok(Attempt::Complete);
+            }
+            Found::Other(why) => why,
+            Found::Refused(code) => return Err(Failure::new(Phase::Head, Cause::Status(code))),
+        };
+        let path = self.directory.path_of(name).display().to_string();
+        if self.shared.options.overwrite == Overwrite::Refuse {
+            let text = format!(
+                "{path} exists with {} octets, and {why}; use --overwrite to replace it, or -o to choose another name",
+                present.bytes
+            );
+            return Err(Failure::new(Phase::Prepare, Cause::Unusable(text)));
+        }
+        let text = format!("{path} has {} octets, and {why}; fetching it anew", present.bytes);
+        self.shared.tell(&Event::Note(&text));
+        if matches!(self.naming, Naming::Fixed(_)) {
+            self.open(name)?;
+        }
+        Ok(Attempt::Again)
+    }
+
     fn replan(&self, length: u64, done: RangeSet) {
         let split = self.shared.options.split_bytes_min;
         *self.shared.plan.borrow_mut() = Plan::new(length, done, 1, split);
@@ -174,6 +262,9 @@ impl Download {
 
     /// One request and what follows from it. A failure comes with the server's Retry-After.
     async fn attempt(&mut self) -> Result<Attempt, (Failure, Option<Duration>)> {
+        if let Some((name, present)) = self.present.clone() {
+            return self.compare(name, present).await;
+        }
         let claim = self.resume_claim();
         if claim.is_none()
             && self.shared.plan.borrow().length() > 0
@@ -339,14 +430,14 @@ impl Download {
             Naming::Fixed(name) => name.clone(),
             Naming::Remote { .. } => download_name(None, self.shared.uris[0].path()),
         };
-        let name = self.directory.choose(&format!("{name}.error"), Overwrite::Rename)?;
-        let (partial, _) = Partial::open(&self.directory, &name, false)?;
+        let (partial, _) =
+            Partial::take(&self.directory, &format!("{name}.error"), Overwrite::Rename, false)?;
         let mut at = 0;
         while let Some(data) = response.data().await? {
             partial.write(data, at)?;
             at += data.len() as u64;
         }
-        partial.commit(Overwrite::Refuse).await
+        partial.commit(Overwrite::Rename).await
     }
 
     fn forget(&mut self) -> Result<(), Failure> {
@@ -378,10 +469,26 @@ impl Download {
             let field = response.head().fields.get(Known::ContentDisposition).filter(|_| *disposition);
             // K28: the name is that of the URI the user gave, wherever a redirection led.
             let name = download_name(field, self.shared.uris[0].path());
-            let name = self.directory.choose(&name, self.shared.options.overwrite).map_err(here)?;
-            let left = self.shared.options.resume && self.directory.has_partial(&name);
-            self.open(&name).map_err(here)?;
-            if left && self.resumed > 0 {
+            let resume = self.shared.options.resume && !self.shared.options.decode;
+            let present = self.directory.present(&name);
+            if let Some(present) = present.filter(|_| resume && !self.directory.has_partial(&name)) {
+                let (fields, length) = (&response.head().fields, response.head().framing.content_length());
+                let found = present::whole(fields, length, &self.directory, &name, present).await;
+                let attempt = self.compared(&name, present, found.map_err(here)?).map_err(here)?;
+                if self.kept {
+                    self.present = Some((name, present));
+                    response.drain().await;
+                    return Ok(attempt);
+                }
+            }
+            let left = resume && self.directory.has_partial(&name);
+            if !left && subject.length.is_some_and(|length| length <= SMALL_BYTES_MAX) {
+                let small = Partial::small(&self.directory, &name, self.shared.options.overwrite);
+                *self.shared.partial.borrow_mut() = Some(small.map_err(here)?);
+            } else {
+                self.open(&name).map_err(here)?;
+            }
+            if self.resumed > 0 {
                 // Found only now: ask again, for what is missing.
                 return Ok(Attempt::Restart);
             }
@@ -543,6 +650,12 @@ impl Download {
     /// Verifies and gives the final name.
     pub(super) async fn complete(mut self) -> Result<Done, Failure> {
         let shared = Rc::clone(&self.shared);
+        if let Some((name, present)) = self.present.take() {
+            let path = self.directory.path_of(&name);
+            shared.tell(&Event::Done { path: Some(&path), bytes: present.bytes });
+            let verified = std::mem::take(&mut self.verified);
+            return Ok(self.done(path, present.bytes, verified));
+        }
         let Some(mut partial) = shared.partial.borrow_mut().take() else {
             return Err(Failure::new(Phase::File, Cause::Unusable("no file was written".into())));
         };
@@ -564,24 +677,29 @@ impl Download {
         }
         let path = partial.commit(shared.options.overwrite).await?;
         shared.tell(&Event::Done { path: Some(&path), bytes });
+        Ok(self.done(path, bytes, verified))
+    }
+
+    fn done(mut self, path: PathBuf, bytes: u64, verified: Vec<&'static str>) -> Done {
         let first = self.first.take().unwrap_or_else(|| First {
-            uri: shared.uris[0].clone(),
+            uri: self.shared.uris[0].clone(),
             hops: Vec::new(),
             status: Status::OK,
             fields: Fields::new(),
             times: Times::default(),
         });
-        Ok(Done {
+        Done {
             path,
             bytes,
-            received: shared.received.get(),
+            received: self.shared.received.get(),
             resumed: self.resumed,
+            kept: self.kept,
             verified,
             uri: first.uri,
             hops: first.hops,
             status: first.status,
             fields: first.fields,
             times: first.times,
-        })
+        }
     }
 }

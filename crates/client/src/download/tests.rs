@@ -20,6 +20,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+mod present;
+
 fn content_of(seed: u64, length: usize) -> Vec<u8> {
     eleven_testkit::Rng::new(seed).bytes(length)
 }

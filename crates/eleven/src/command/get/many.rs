@@ -49,6 +49,11 @@ pub async fn pipelined(
     let Ok(directory) = setup.directory(options) else { return done };
     let mut origins: HashMap<String, Vec<(usize, Uri)>> = HashMap::new();
     for (index, uri) in setup.uris.iter().cloned().enumerate() {
+        let name = download_name(None, uri.path());
+        let taken = !options.overwrite && !options.rename && directory.exists(&name);
+        if taken || (options.resume && directory.has_partial(&name)) {
+            continue; // refused, compared or gone on with, without fetching all of it
+        }
         let origin = format!("{}://{}", uri.scheme().as_str(), uri.host_and_port());
         origins.entry(origin).or_default().push((index, uri));
     }
@@ -159,10 +164,8 @@ impl Sink for Files<'_> {
             return if small { Ok(()) } else { Err(Failure::new(Phase::Content, Cause::Cancelled)) };
         }
         let field = head.fields.get(Known::ContentDisposition).filter(|_| self.disposition);
-        let Ok(name) = self.directory.choose(&download_name(field, uri.path()), self.overwrite) else {
-            return Ok(());
-        };
-        let Ok((mut partial, _)) = Partial::open(self.directory, &name, false) else { return Ok(()) };
+        let name = download_name(field, uri.path());
+        let Ok(mut partial) = Partial::small(self.directory, &name, self.overwrite) else { return Ok(()) };
         let mut promises = Promises::default();
         if promises.add(&head.fields, true).is_err() {
             return Ok(());

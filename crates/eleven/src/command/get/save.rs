@@ -75,6 +75,10 @@ pub async fn save(
     } else {
         String::new()
     };
+    if done.kept {
+        show.note(&format!("{} is complete already: {} octets{verified}", done.path.display(), done.bytes));
+        return Ok(());
+    }
     show.note(&format!("{}: {} octets{resumed}{verified}", done.path.display(), done.bytes));
     Ok(())
 }
