@@ -507,14 +507,20 @@ fn is_encoded_dots(segment: &[u8]) -> bool {
 /// Appends `path` percent-encoded so that it can stand in a target or in Location: everything but unreserved,
 /// `/` and a few harmless sub-delims (fault H17).
 pub fn push_encoded_path(out: &mut Vec<u8>, path: &[u8]) {
+    push_encoded(out, path, b"/!$&()*+,;=:@");
+}
+
+/// Appends `value` percent-encoded so that it can stand as a value in a query: everything but unreserved and `/`, so
+/// that it cannot begin another parameter (fault H17).
+pub fn push_encoded_value(out: &mut Vec<u8>, value: &[u8]) {
+    push_encoded(out, value, b"/");
+}
+
+/// Encodes everything but unreserved characters and those of `plain`.
+fn push_encoded(out: &mut Vec<u8>, bytes: &[u8], plain: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &b in path {
-        if CLASS[b as usize] & UNRESERVED != 0
-            || matches!(
-                b,
-                b'/' | b'!' | b'$' | b'&' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
-            )
-        {
+    for &b in bytes {
+        if CLASS[b as usize] & UNRESERVED != 0 || plain.contains(&b) {
             out.push(b);
         } else {
             out.extend_from_slice(&[b'%', HEX[(b >> 4) as usize], HEX[(b & 15) as usize]]);

@@ -2,6 +2,7 @@
 //! the same (410 for what is gone, 503 for maintenance, a short text).
 
 use crate::before::redirect::{Place, Template};
+use crate::pattern::Pattern;
 use crate::plan::FixedPlan;
 use crate::request::Request;
 use crate::response::{Content, Response};
@@ -16,6 +17,8 @@ pub struct Redirect {
     pub to: Template,
     /// How much of the path is the route's prefix.
     pub prefix_len: usize,
+    /// What its path had to fit.
+    pub pattern: Option<Pattern>,
     /// Host and port of the site; empty to take those asked for.
     pub host: Box<str>,
 }
@@ -33,6 +36,7 @@ impl Redirect {
             query: target.query(),
             host: if self.host.is_empty() { asked } else { self.host.as_bytes() },
             scheme: request.scheme(),
+            caught: self.pattern.as_ref().map(|pattern| pattern.catch(&path)).unwrap_or_default(),
         };
         let location = self.to.expand(&place);
         // HTTP/1.0 without Host, and a site without a name: there is nothing to name.

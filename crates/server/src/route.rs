@@ -1,9 +1,10 @@
 //! Which route of a site answers: by the canonical path (so that nothing is reached by another spelling, faults A06,
-//! P16–P20), then method and host. An exact path wins over a prefix, a longer prefix over a shorter one, and among
+//! P16–P20), then pattern, method and host. An exact path wins over a prefix, a longer prefix over a shorter one, and among
 //! equals the first written. The cost is one lookup for each segment of the path, however many routes there are.
 //!
 //! A prefix ends at a segment: `/img` is `/img` and everything beneath `/img/`, never `/images` (fault P20).
 
+use crate::pattern::Pattern;
 use crate::site::{FixedMap, HostPattern};
 use eleven_semantics::Method;
 use eleven_semantics::target::{Authority, Scheme};
@@ -13,6 +14,8 @@ use eleven_semantics::target::{Authority, Scheme};
 pub struct Match {
     /// The path.
     pub path: PathMatch,
+    /// What the path must fit besides.
+    pub pattern: Option<Pattern>,
     /// The methods; all if empty. GET brings HEAD along.
     pub methods: Box<[Method]>,
     /// The hosts; all of the site's if empty.
@@ -186,7 +189,9 @@ impl<R> RouteMap<R> {
         let mut allow = Vec::new();
         let mut pick = |indexes: &[u32]| {
             indexes.iter().map(|&index| &self.routes[index as usize]).find(|(condition, _)| {
-                if !condition.host(authority, scheme) {
+                let is_meant = condition.host(authority, scheme)
+                    && condition.pattern.as_ref().is_none_or(|pattern| pattern.fits(path));
+                if !is_meant {
                     return false;
                 }
                 let fits = condition.method(method);
@@ -232,7 +237,7 @@ mod tests {
     use super::*;
 
     fn on(path: PathMatch) -> Match {
-        Match { path, methods: [].into(), hosts: [].into() }
+        Match { path, pattern: None, methods: [].into(), hosts: [].into() }
     }
 
     fn map() -> RouteMap<&'static str> {
@@ -247,6 +252,9 @@ mod tests {
             "beta-img",
         );
         map.push(prefix("/img"), "img");
+        let pattern = |text: &str| Some(Pattern::parse(text).unwrap());
+        map.push(Match { pattern: pattern("^/docs/[0-9]+$"), ..prefix("/docs") }, "page of docs");
+        map.push(Match { pattern: pattern(r"\.png$"), ..prefix("/") }, "png");
         map.push(Match { methods: [Method::Put, Method::Delete].into(), ..prefix("/up") }, "put");
         map.push(Match { methods: [Method::Get].into(), ..prefix("/up") }, "get");
         map.push(prefix("/a%20b"), "space");
@@ -285,6 +293,14 @@ mod tests {
             ("/a b/c", "space"),
             ("/x", "404"),
             ("/up/f", "get"),
+            // A pattern narrows its route, and does not go before one with a longer path.
+            ("/docs/17", "page of docs"),
+            ("/docs/17/", "404"),
+            ("/docs/a.png", "png"),
+            ("/a/b.png", "png"),
+            ("/b.png", "png"),
+            ("/api/b.png", "api"),
+            ("/b.png/c", "404"),
         ] {
             assert_eq!(find(&map, path, &Method::Get, "a.test"), expected, "{path}");
         }

@@ -257,6 +257,7 @@ impl Prepared {
                 status: *status,
                 to: to.clone(),
                 prefix_len: condition.path.prefix_len(),
+                pattern: condition.pattern.clone(),
                 host: site.host.clone(),
             }),
             HandlerPlan::Fixed(fixed) => Handler::Fixed(Fixed(fixed.clone())),
@@ -643,7 +644,13 @@ impl Steps {
             }
             _ => site.host.clone(),
         };
-        let redirect = Redirect { status: Status::PERMANENT_REDIRECT, to: to.clone(), prefix_len: 0, host };
+        let redirect = Redirect {
+            status: Status::PERMANENT_REDIRECT,
+            to: to.clone(),
+            prefix_len: 0,
+            pattern: None,
+            host,
+        };
         Err(Stop::answer(redirect.handle(request)))
     }
 
@@ -841,6 +848,7 @@ impl Steps {
             query: request.head.target.query(),
             host: if site.host.is_empty() { host } else { site.host.as_bytes() },
             scheme: request.scheme(),
+            caught: condition.pattern.as_ref().map(|pattern| pattern.catch(&path)).unwrap_or_default(),
         };
         let mut target = Vec::new();
         if let HandlerPlan::Files(_) = &route.handler {

@@ -41,7 +41,8 @@ const NETWORK: Kind = Kind::Text("an address or a network such as `\"10.0.0.0/8\
 const FIELD_NAME: Kind = Kind::Text("the name of a field");
 const FIELD_VALUE: Kind = Kind::Text("the value of a field");
 const MEDIA_TYPE: Kind = Kind::Text("a media type such as `\"text/html\"`");
-const TEMPLATE: Kind = Kind::Text("a text with `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}` in it");
+const TEMPLATE: Kind =
+    Kind::Text("a text with `{path}`, `{rest}`, `{query}`, `{host}`, `{scheme}` or `{1}` to `{9}` in it");
 
 /// The whole file.
 pub static ROOT: Section = section(
@@ -655,7 +656,7 @@ pub static SITE: Section = Section {
 /// `[[site.route]]`
 pub static ROUTE: Section = Section {
     name: "site.route",
-    doc: "Which requests it takes (`path` or `exact`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`, `proxy`, `forward`, `app`, `fastcgi`. Where two routes have the same path, the first that takes the request's method and host answers.",
+    doc: "Which requests it takes (`path` or `exact`, `pattern`, `methods`, `hosts`) and what it does with them: exactly one of `files`, `redirect`, `fixed`, `echo`, `proxy`, `forward`, `app`, `fastcgi`. Where two routes have the same path, the first whose pattern, methods and hosts take the request answers.",
     own: &[
         key(
             "path",
@@ -664,6 +665,12 @@ pub static ROUTE: Section = Section {
             "This path and everything beneath it. It ends at a segment: `/img` never takes `/images`.",
         ),
         key("exact", ROUTE_PATH, Absent("see `path`"), "This path only."),
+        key(
+            "pattern",
+            Kind::Text("a regular expression such as `\"^/user/([0-9]+)$\"`"),
+            Absent("every path that `path` covers"),
+            "Only paths that hold a match, anywhere in the whole path unless `^` and `$` bind it; `(?i)` before it ignores case. What its groups caught is `{1}` to `{9}` in `rewrite`, `redirect.to` and `files.try`. The syntax is that of Rust's `regex`, without look-around and backreferences.",
+        ),
         key(
             "methods",
             Kind::List(&METHOD),
@@ -929,7 +936,7 @@ pub static REDIRECT: Section = section(
             "to",
             TEMPLATE,
             Required,
-            "Where to. `{path}` is the path asked for, `{rest}` its part beneath the route's `path`, `{query}` the query with its `?`, `{host}` the site's first name (or the host asked for, if the site has none), `{scheme}` the scheme.",
+            "Where to. `{path}` is the path asked for, `{rest}` its part beneath the route's `path`, `{query}` the query with its `?`, `{host}` the site's first name (or the host asked for, if the site has none), `{scheme}` the scheme, `{1}` to `{9}` what the groups of the route's `pattern` caught. What stands behind a `?` is encoded as the value of a parameter.",
         ),
         key(
             "status",

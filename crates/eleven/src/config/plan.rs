@@ -31,6 +31,7 @@ use eleven_server::before::trace::{Context, TracePlan};
 use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
+use eleven_server::pattern::Pattern;
 use eleven_server::plan::{
     AccessLogPlan, AcmePlan, CacheRules, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan,
     Policy, ProcessPlan, Route, Site, SiteLogPlan,
@@ -576,7 +577,53 @@ impl Builder<'_> {
         };
         let methods = self.methods(table, "methods").into();
         let hosts = self.hosts(table, "hosts").into_iter().map(|(pattern, _)| pattern).collect();
-        Some(Match { path: path?, methods, hosts })
+        let pattern = table.text("pattern").and_then(|text| self.pattern(table, text));
+        // A pattern that is wrong must not become a route without one.
+        let is_wrong = pattern.is_none() && table.is_written("pattern");
+        Some(Match { path: path.filter(|_| !is_wrong)?, pattern, methods, hosts })
+    }
+
+    fn pattern(&mut self, table: &Table, text: Text<'_>) -> Option<Pattern> {
+        if table.is_written("exact") {
+            self.error(text.span, "an `exact` path needs no `pattern`")
+                .related(table.span_of("exact"), "`exact` is here");
+        }
+        match Pattern::parse(text.text) {
+            Ok(pattern) => Some(pattern),
+            Err(why) => {
+                let wide = text.text.starts_with('*');
+                let diagnostic =
+                    self.error(text.span, format!("`{}` is no regular expression: {why}", text.text));
+                if wide {
+                    diagnostic.help("`*` alone is none; `\\.png$` means every path that ends so".into());
+                }
+                None
+            }
+        }
+    }
+
+    /// Templates may only name groups that there are.
+    fn groups(&mut self, table: &Table, condition: &Match, route: &Route) {
+        let there = condition.pattern.as_ref().map_or(0, Pattern::groups);
+        let mut used = Vec::new();
+        let mut note = |template: &Template, span| used.push((template.highest_group(), span));
+        if let Some(template) = &route.rewrite {
+            note(template, table.span_of("rewrite"));
+        }
+        for template in &route.tries {
+            note(template, table.section("files").map_or(table.span.clone(), |files| files.span_of("try")));
+        }
+        if let HandlerPlan::Redirect(_, template) = &route.handler {
+            let span = table.section("redirect").map(|redirect| redirect.span_of("to"));
+            note(template, span.unwrap_or_else(|| table.span.clone()));
+        }
+        for (highest, span) in used.into_iter().filter(|(highest, _)| *highest > there) {
+            let help = match &condition.pattern {
+                None => "groups are those of the route's `pattern`".into(),
+                Some(pattern) => format!("`{pattern}` has {there}; round brackets make one"),
+            };
+            self.error(&span, format!("`{{{highest}}}` names a group that there is not")).help(help);
+        }
     }
 
     fn route_path<E: std::fmt::Display>(
@@ -624,7 +671,7 @@ impl Builder<'_> {
         let tries = table.section("files").map_or(Box::default(), |files| {
             files.texts("try").filter_map(|text| self.local_template(text, "try")).collect()
         });
-        Route {
+        let route = Route {
             name: condition.path.to_string().into(),
             index: self.next_route(),
             strip_prefix: table.flag("strip_prefix"),
@@ -633,7 +680,9 @@ impl Builder<'_> {
             handler: self.handler(table),
             cache: self.route_cache(table, condition).map(Arc::new),
             policy: self.policy(table, Some(site_policy)),
-        }
+        };
+        self.groups(table, condition, &route);
+        route
     }
 
     /// A template that leads to a path of this server.
@@ -1240,12 +1289,13 @@ impl Builder<'_> {
 }
 
 fn everything() -> Match {
-    Match { path: PathMatch::Prefix([].into()), methods: [].into(), hosts: [].into() }
+    Match { path: PathMatch::Prefix([].into()), pattern: None, methods: [].into(), hosts: [].into() }
 }
 
 /// Whether a route written earlier takes everything that a later one could.
 fn covers(earlier: &Match, later: &Match) -> bool {
     earlier.path == later.path
+        && (earlier.pattern.is_none() || earlier.pattern == later.pattern)
         && (earlier.methods.is_empty()
             || (!later.methods.is_empty()
                 && later.methods.iter().all(|method| earlier.methods.contains(method))))

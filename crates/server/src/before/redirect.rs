@@ -2,7 +2,8 @@
 //! chose is percent-encoded on the way out, so it can neither end a line nor name another host (faults H17, P21), and the
 //! host comes from the configuration where the site has a name (fault H11).
 
-use eleven_semantics::target::{Scheme, push_encoded_path};
+use crate::pattern::Caught;
+use eleven_semantics::target::{Scheme, push_encoded_path, push_encoded_value};
 
 /// A text with words in braces, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ enum Piece {
     Query,
     Host,
     Scheme,
+    /// What this group of the route's pattern caught.
+    Group(usize),
 }
 
 /// Why a template was refused.
@@ -37,7 +40,10 @@ impl std::fmt::Display for InvalidTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             InvalidTemplate::Word(word) => {
-                write!(f, "`{{{word}}}` is none of {{path}}, {{rest}}, {{query}}, {{host}}, {{scheme}}")
+                write!(
+                    f,
+                    "`{{{word}}}` is none of {{path}}, {{rest}}, {{query}}, {{host}}, {{scheme}}, nor {{1}} to {{9}}"
+                )
             }
             InvalidTemplate::Brace => f.write_str("a brace is not closed"),
             InvalidTemplate::Character(c) => write!(f, "`{}` must be percent-encoded", c.escape_debug()),
@@ -61,6 +67,8 @@ pub struct Place<'a> {
     pub host: &'a [u8],
     /// Scheme of the connection.
     pub scheme: Scheme,
+    /// What the groups of the route's pattern caught, decoded as the path is.
+    pub caught: Caught<'a>,
 }
 
 impl Template {
@@ -92,6 +100,9 @@ impl Template {
                     "query" => Piece::Query,
                     "host" => Piece::Host,
                     "scheme" => Piece::Scheme,
+                    word if word.len() == 1 && matches!(word.as_bytes()[0], b'1'..=b'9') => {
+                        Piece::Group(usize::from(word.as_bytes()[0] - b'0'))
+                    }
                     word => return Err(InvalidTemplate::Word(word.into())),
                 });
                 rest = &tail[close + 1..];
@@ -100,17 +111,25 @@ impl Template {
         Ok(Template { pieces: pieces.into() })
     }
 
+    /// The highest number of a group that it names; 0 if it names none.
+    pub fn highest_group(&self) -> usize {
+        let numbers =
+            self.pieces.iter().map(|piece| if let Piece::Group(number) = piece { *number } else { 0 });
+        numbers.max().unwrap_or(0)
+    }
+
     /// Fills it in.
     pub fn expand(&self, place: &Place<'_>) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
-                Piece::Path => push_encoded_path(&mut out, place.path),
+                Piece::Path => push_part(&mut out, place.path),
                 Piece::Rest => {
                     let rest = &place.path[place.prefix_len.min(place.path.len())..];
-                    push_encoded_path(&mut out, rest.strip_prefix(b"/").unwrap_or(rest));
+                    push_part(&mut out, rest.strip_prefix(b"/").unwrap_or(rest));
                 }
+                Piece::Group(number) => push_part(&mut out, place.caught.group(*number)),
                 Piece::Query => {
                     if let Some(query) = place.query {
                         out.push(b'?');
@@ -130,9 +149,18 @@ impl Template {
     }
 }
 
+/// A part of a path, encoded for where it comes to stand: in a query it must not begin another parameter.
+fn push_part(out: &mut Vec<u8>, part: &[u8]) {
+    match out.contains(&b'?') {
+        true => push_encoded_value(out, part),
+        false => push_encoded_path(out, part),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::Pattern;
 
     /// Faults H11, H17, P21.
     #[test]
@@ -155,8 +183,36 @@ mod tests {
                 query: query.map(str::as_bytes),
                 host: b"example.org",
                 scheme: Scheme::Http,
+                caught: Caught::default(),
             };
             assert_eq!(String::from_utf8(template.expand(&place)).unwrap(), expected);
+        }
+    }
+
+    /// Faults H17, P21: what a group caught is as little trusted as the path that it is of.
+    #[test]
+    fn groups_and_queries() {
+        for (pattern, template, path, expected) in [
+            ("^/u/([0-9]+)$", "/user.html?id={1}", "/u/17", "/user.html?id=17"),
+            ("^/(.*)/(.*)$", "/{2}/{1}", "/a b/c", "/c/a%20b"),
+            ("^/(.*)$", "/find?q={1}&x=1", "/a&x=2#?é", "/find?q=a%26x%3D2%23%3F%C3%A9&x=1"),
+            ("^/(.*)$", "/find?q={path}", "/a/b+c", "/find?q=/a/b%2Bc"),
+            ("^/x(/.*)$", "{1}", "/x//evil.test", "/evil.test"),
+            ("^/(a)?(b)?$", "/{1}-{2}-{3}", "/b", "/-b-"),
+        ] {
+            let (pattern, template) = (Pattern::parse(pattern).unwrap(), Template::parse(template).unwrap());
+            let place = Place {
+                path: path.as_bytes(),
+                prefix_len: 0,
+                query: None,
+                host: b"example.org",
+                scheme: Scheme::Http,
+                caught: pattern.catch(path.as_bytes()),
+            };
+            assert_eq!(String::from_utf8(template.expand(&place)).unwrap(), expected);
+        }
+        for (template, highest) in [("/{path}", 0), ("/{1}", 1), ("/{2}{9}{1}", 9)] {
+            assert_eq!(Template::parse(template).unwrap().highest_group(), highest);
         }
     }
 
@@ -168,6 +224,8 @@ mod tests {
             ("ftp://a", InvalidTemplate::Start),
             ("javascript:alert(1)", InvalidTemplate::Start),
             ("/{pth}", InvalidTemplate::Word("pth".into())),
+            ("/{0}", InvalidTemplate::Word("0".into())),
+            ("/{10}", InvalidTemplate::Word("10".into())),
             ("/{", InvalidTemplate::Brace),
             ("/}", InvalidTemplate::Character('}')),
             ("/a b", InvalidTemplate::Character(' ')),
