@@ -456,7 +456,7 @@ impl Disk {
         self.check_ours()?;
         let path = self.root.join("tmp").join(format!("{id:x}.body"));
         let file = File::options().create_new(true).read(true).write(true).open(&path)?;
-        Ok(Arc::new(Unfinished { file, path, id, kept: AtomicBool::new(false) }))
+        Ok(Arc::new(Unfinished { file, path, id, kept: AtomicBool::default(), bad: AtomicBool::default() }))
     }
 
     /// Stores a complete response: its head, and its body from memory or as written by `unfinished`. Returns the
@@ -490,8 +490,12 @@ impl Disk {
             }
         };
         let body_id = body.as_ref().map_or(0, |body| body.id);
-        self.write_head(key_hash, stored, body_id, length, inline.as_deref())?;
-        Ok(body)
+        let written = self.write_head(key_hash, stored, body_id, length, inline.as_deref());
+        if let (Err(_), Some(body)) = (&written, &body) {
+            // Nothing will ever refer to it.
+            let _ = fs::remove_file(&body.path);
+        }
+        written.map(|()| body)
     }
 
     /// Writes a new head for a stored response that was updated: the content stays where it is.
@@ -556,6 +560,9 @@ impl Disk {
     }
 
     fn keep_body(&self, key_hash: u128, unfinished: &Unfinished, length: u64) -> io::Result<Arc<Body>> {
+        if unfinished.bad.load(Ordering::Relaxed) {
+            return Err(corrupt());
+        }
         let path = self.body_path(key_hash, unfinished.id);
         fs::rename(&unfinished.path, &path)?;
         unfinished.kept.store(true, Ordering::Relaxed);
@@ -742,6 +749,7 @@ pub struct Unfinished {
     path: PathBuf,
     id: u64,
     kept: AtomicBool,
+    bad: AtomicBool,
 }
 
 impl Unfinished {
@@ -759,9 +767,13 @@ impl Unfinished {
     /// Reads a full block that was written.
     ///
     /// # Errors
-    /// [`Reason::Storage`] if it cannot be read or does not match.
+    /// [`Reason::Storage`] if it cannot be read or does not match; the file is not committed then.
     pub fn read_block(&self, number: u64) -> Result<Bytes, Reason> {
-        read_block_at(&self.file, self.id, number, BLOCK_BYTES).map_err(|_| Reason::Storage)
+        read_block_at(&self.file, self.id, number, BLOCK_BYTES).map_err(|error| {
+            tracing::warn!(%error, file = %self.path.display(), "a response on its way into the store cannot be read back");
+            self.bad.store(true, Ordering::Relaxed);
+            Reason::Storage
+        })
     }
 }
 

@@ -277,7 +277,7 @@ impl Cache {
                         return self.fetch(fetch, None, inbound).await;
                     }
                     Waited::Landed(Landing::Failed(failure)) => {
-                        return match self.stale_reply(&view, &fetch, failure) {
+                        return match self.stale_reply(&view, &fetch, failure, inbound) {
                             Some(reply) => Ok(reply.collapsed(Some(true))),
                             None => Err(Failed::Shared(failure)),
                         };
@@ -285,6 +285,7 @@ impl Cache {
                     Waited::Landed(Landing::Stored(stored)) => {
                         collapsed = Some(true);
                         if let Some(reply) = self.share(&view, &stored, &directives, variant) {
+                            let reply = self.protected(reply, &stored, request.fields, &target, inbound);
                             return Ok(reply.collapsed(Some(true)));
                         }
                         // Not for this request; perhaps for its own variant somebody fetches already.
@@ -438,14 +439,26 @@ impl Cache {
         inbound: &I,
         target: &[u8],
     ) -> Option<Reply> {
-        let mut reply = self.serve(view, stored, age, stale, now)?;
-        if !matches!(stored.content, Content::Disk(_)) {
-            return Some(reply);
+        let reply = self.serve(view, stored, age, stale, now)?;
+        Some(self.protected(reply, stored, view.fields, target, inbound))
+    }
+
+    /// The reply, its content helped from inbound if it is on disk or on its way there.
+    fn protected<I: Inbound>(
+        &self,
+        mut reply: Reply,
+        stored: &Arc<Stored>,
+        fields: &Fields,
+        target: &[u8],
+        inbound: &I,
+    ) -> Reply {
+        if !Healing::<I>::may_help(&self.store, &stored.content) {
+            return reply;
         }
         reply.body = match reply.body {
             Body::Reader(reader) => {
                 let length = reader.remaining();
-                let mut fields = view.fields.clone();
+                let mut fields = fields.clone();
                 for name in conditional::CONDITIONAL_FIELDS {
                     fields.remove(name);
                 }
@@ -455,7 +468,7 @@ impl Cache {
             }
             other => other,
         };
-        Some(reply)
+        reply
     }
 
     /// stale-while-revalidate: validates in the background, unless somebody does already.
@@ -484,13 +497,19 @@ impl Cache {
     }
 
     /// After a failure: a stale response, if that is permitted.
-    fn stale_reply(&self, view: &View<'_>, fetch: &Fetch, failure: Failure) -> Option<Reply> {
+    fn stale_reply<I: Inbound>(
+        self: &Arc<Self>,
+        view: &View<'_>,
+        fetch: &Fetch,
+        failure: Failure,
+        inbound: &I,
+    ) -> Option<Reply> {
         let stored = fetch.selected.as_ref()?;
         let directives = RequestDirectives::of(&fetch.asked.fields);
         let now = now();
         let (age, why) =
             reuse::stale_after(failure, &stored.candidate(), &directives, &self.config.policy, now)?;
-        self.serve(view, stored, age, Some(why), now)
+        self.serve_safely(view, stored, age, Some(why), now, inbound, &fetch.asked.target)
     }
 
     /// Sends the request inbound, with conditions for what is stored, and deals with what comes back.
@@ -518,7 +537,7 @@ impl Cache {
             };
             let answer = match inbound.send(ask).await {
                 Ok(answer) => answer,
-                Err(error) => return self.failed(&fetch, ticket, error),
+                Err(error) => return self.failed(&fetch, ticket, error, inbound),
             };
             let now = now();
             if conditional {
@@ -546,7 +565,7 @@ impl Cache {
                     }
                     Validated::Error => {
                         let view = fetch.asked.view();
-                        if let Some(reply) = self.stale_reply(&view, &fetch, Failure::Error) {
+                        if let Some(reply) = self.stale_reply(&view, &fetch, Failure::Error, inbound) {
                             if let Some(ticket) = &mut ticket {
                                 ticket.land(Landing::Failed(Failure::Error), clock::now());
                             }
@@ -556,7 +575,7 @@ impl Cache {
                     Validated::Full => {}
                 }
             } else if matches!(answer.status.code(), 500 | 502 | 503 | 504)
-                && let Some(reply) = self.stale_reply(&fetch.asked.view(), &fetch, Failure::Error)
+                && let Some(reply) = self.stale_reply(&fetch.asked.view(), &fetch, Failure::Error, inbound)
             {
                 if let Some(ticket) = &mut ticket {
                     ticket.land(Landing::Failed(Failure::Error), clock::now());
@@ -564,7 +583,7 @@ impl Cache {
                 return Ok(reply);
             }
             if let Some(stored) = completing {
-                match self.complete(&fetch, &stored, answer, request_time, now, id, ticket) {
+                match self.complete(&fetch, &stored, answer, request_time, now, id, ticket, inbound) {
                     Ok(reply) => return Ok(reply),
                     Err((_, returned)) => {
                         // Another part than was asked for: of no use to this request.
@@ -578,15 +597,21 @@ impl Cache {
                 self.head_arrived(&fetch, &answer, request_time, now).await;
                 return Ok(self.forwarded(&fetch, answer, NotStored::Method));
             }
-            return Ok(self.store_or_forward(&fetch, answer, ticket, request_time, now, id).await);
+            return Ok(self.store_or_forward(&fetch, answer, ticket, request_time, now, id, inbound).await);
         }
     }
 
-    fn failed<E>(&self, fetch: &Fetch, ticket: Option<Ticket>, error: E) -> Result<Reply, Failed<E>> {
+    fn failed<I: Inbound>(
+        self: &Arc<Self>,
+        fetch: &Fetch,
+        ticket: Option<Ticket>,
+        error: I::Error,
+        inbound: &I,
+    ) -> Result<Reply, Failed<I::Error>> {
         if let Some(mut ticket) = ticket {
             ticket.land(Landing::Failed(Failure::Disconnected), clock::now());
         }
-        if let Some(reply) = self.stale_reply(&fetch.asked.view(), fetch, Failure::Disconnected) {
+        if let Some(reply) = self.stale_reply(&fetch.asked.view(), fetch, Failure::Disconnected, inbound) {
             return Ok(reply);
         }
         Err(if fetch.selected.is_some() { Failed::MustRevalidate(error) } else { Failed::Inbound(error) })
@@ -734,7 +759,7 @@ impl Cache {
 
     /// The rest of a stored prefix arrived, or everything anew. A different part is given back.
     #[allow(clippy::too_many_arguments, clippy::result_large_err)]
-    fn complete(
+    fn complete<I: Inbound>(
         self: &Arc<Self>,
         fetch: &Fetch,
         stored: &Arc<Stored>,
@@ -743,12 +768,14 @@ impl Cache {
         now: HttpDate,
         id: u64,
         ticket: Option<Ticket>,
+        inbound: &I,
     ) -> Result<Reply, (Answer, Option<Ticket>)> {
         let have = stored.held.as_ref().and_then(|held| held.spans().first().copied());
         let (Some(have), Some(prefix)) = (have, stored.held_bytes(0)) else { return Err((answer, ticket)) };
         let rest = match partial::part(answer.status, &answer.fields, answer.length) {
             Ok(Part::Whole) => {
-                return Ok(self.store_or_forward_now(fetch, answer, ticket, request_time, now, id));
+                let reply = self.store_or_forward_now(fetch, answer, ticket, request_time, now, id, inbound);
+                return Ok(reply);
             }
             Ok(Part::Span(span, Some(complete)))
                 if span.first == have.last + 1
@@ -771,10 +798,11 @@ impl Cache {
         let mut fields = (*new.fields).clone();
         push_age(&mut fields, new.freshness.age(now));
         let gathering = Gathering::Whole { digest: None };
-        Ok(self.begin(fetch, new, fill, full, answer, gathering, ticket, Status::OK, fields, now))
+        Ok(self.begin(fetch, new, fill, full, answer, gathering, ticket, Status::OK, fields, now, inbound))
     }
 
-    async fn store_or_forward(
+    #[allow(clippy::too_many_arguments)]
+    async fn store_or_forward<I: Inbound>(
         self: &Arc<Self>,
         fetch: &Fetch,
         answer: Answer,
@@ -782,9 +810,10 @@ impl Cache {
         request_time: HttpDate,
         now: HttpDate,
         id: u64,
+        inbound: &I,
     ) -> Reply {
         let superseded = fetch.selected.clone().filter(|_| validation::supersedes(answer.status));
-        let reply = self.store_or_forward_now(fetch, answer, ticket, request_time, now, id);
+        let reply = self.store_or_forward_now(fetch, answer, ticket, request_time, now, id, inbound);
         // 9111-4.3.3-01: what was stored is no longer what the origin server says.
         if let Some(old) = superseded
             && reply.report.not_stored.is_some()
@@ -796,7 +825,8 @@ impl Cache {
     }
 
     /// Stores a response while it is forwarded, or only forwards it.
-    fn store_or_forward_now(
+    #[allow(clippy::too_many_arguments)]
+    fn store_or_forward_now<I: Inbound>(
         self: &Arc<Self>,
         fetch: &Fetch,
         answer: Answer,
@@ -804,6 +834,7 @@ impl Cache {
         request_time: HttpDate,
         now: HttpDate,
         id: u64,
+        inbound: &I,
     ) -> Reply {
         match self.storable(fetch, &answer, request_time, now, id) {
             Ok((stored, fill, part)) => {
@@ -812,7 +843,8 @@ impl Cache {
                     Part::Span(span, complete) => Gathering::Part { span, complete },
                 };
                 let (status, fields) = (answer.status, answer.fields.clone());
-                self.begin(fetch, stored, fill, Vec::new(), answer, gathering, ticket, status, fields, now)
+                let full = Vec::new();
+                self.begin(fetch, stored, fill, full, answer, gathering, ticket, status, fields, now, inbound)
             }
             Err(why) => {
                 if let Some(mut ticket) = ticket {
@@ -897,7 +929,7 @@ impl Cache {
 
     /// Starts the task that fills, and gives the client its reader.
     #[allow(clippy::too_many_arguments)]
-    fn begin(
+    fn begin<I: Inbound>(
         self: &Arc<Self>,
         fetch: &Fetch,
         stored: Arc<Stored>,
@@ -909,6 +941,7 @@ impl Cache {
         status: Status,
         fields: Fields,
         now: HttpDate,
+        inbound: &I,
     ) -> Reply {
         // The reader comes first, so that the fill cannot run away from it.
         let reader = match (&stored.held, fetch.asked.method == Method::Head) {
@@ -919,10 +952,9 @@ impl Cache {
             ticket.land(landing(&stored, now), clock::now());
         }
         let ttl_seconds = Some(stored.freshness.remaining(now));
-        let length = fill.expected();
         let combine = fetch.selected.clone().filter(|old| old.held.is_some());
-        let filling =
-            Filling { cache: self.clone(), stored, fill, full, body: answer.body, gathering, combine };
+        let (arriving, body) = (stored.clone(), answer.body);
+        let filling = Filling { cache: self.clone(), stored, fill, full, body, gathering, combine };
         tokio::task::spawn_local(filling.run(ticket));
         let handling = Handling::Forwarded {
             why: fetch.why,
@@ -933,10 +965,15 @@ impl Cache {
         let report = Report { handling: Some(handling), ttl_seconds, ..Report::default() };
         let body = match reader {
             _ if status.never_has_content() => Body::Empty,
-            Some(reader) => Body::Flowing(Box::new(reader), length),
+            Some(reader) => Body::Reader(reader),
             None => Body::Empty,
         };
-        Reply::made(status, fields, body, report)
+        let reply = Reply::made(status, fields, body, report);
+        if arriving.held.is_some() || fetch.asked.method == Method::Post {
+            // A part stays in memory; and POST is not repeated.
+            return reply;
+        }
+        self.protected(reply, &arriving, &fetch.asked.fields, &fetch.asked.target, inbound)
     }
 
     /// A request that goes past the store (9111-4-03), and what its response makes invalid.
@@ -974,7 +1011,15 @@ impl Cache {
         if *request.method == Method::Post {
             // RFC 9110 §9.3.3: a response to POST may answer later GETs.
             let now = now();
-            return Ok(self.store_or_forward_now(&fetch, answer, None, request_time, now, next_id(now)));
+            return Ok(self.store_or_forward_now(
+                &fetch,
+                answer,
+                None,
+                request_time,
+                now,
+                next_id(now),
+                inbound,
+            ));
         }
         let not_stored = if why == Bypass::Method { NotStored::Method } else { NotStored::Rule };
         Ok(self.forwarded(&fetch, answer, not_stored))

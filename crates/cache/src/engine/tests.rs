@@ -1,6 +1,7 @@
 //! The engine against a scripted origin server: one closure, no connection, simulated time.
 
 mod corruption;
+mod filling;
 mod model;
 
 use super::*;
