@@ -179,7 +179,7 @@ pub struct Site {
     pub log: SiteLogPlan,
 }
 
-/// Where the exchanges of a site are logged.
+/// Where the exchanges of a site or a route are logged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SiteLogPlan {
     /// With those of the others.
@@ -210,6 +210,8 @@ pub struct Route {
     pub cache: Option<Arc<CacheRules>>,
     /// What is done before and after.
     pub policy: Policy,
+    /// Where its exchanges are logged.
+    pub log: SiteLogPlan,
 }
 
 /// What is done before and after a handler.

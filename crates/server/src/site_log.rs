@@ -1,4 +1,4 @@
-//! Logs of sites that have their own: opened once for all sites that name the same file, kept over a reload that does not
+//! Logs of sites and routes that have their own: opened once for all that name the same file, kept over a reload that does not
 //! change them, and held by whatever still runs under an older plan. How lines are written is `access_log`'s.
 
 use crate::access_log::{self, AccessLog};
@@ -27,8 +27,9 @@ pub(crate) struct SiteLogs {
 /// With the file that cannot be opened.
 pub(crate) fn open(plan: &Plan, before: &[Opened]) -> Result<Vec<Opened>, (PathBuf, io::Error)> {
     let mut logs: Vec<Opened> = Vec::new();
-    for site in &plan.sites {
-        let SiteLogPlan::Own(own) = &site.log else { continue };
+    let of_sites = plan.sites.iter().map(|site| &site.log);
+    for log in of_sites.chain(plan.routes().map(|route| &route.log)) {
+        let SiteLogPlan::Own(own) = log else { continue };
         if logs.iter().any(|(known, _)| known == own) {
             continue;
         }
@@ -64,7 +65,7 @@ impl Logs {
         Logs { ends, _held: logs.iter().map(|(_, log)| log.clone()).collect(), known }
     }
 
-    /// Where the exchanges of a site are logged.
+    /// Where the exchanges of a site or a route are logged.
     pub fn of(&self, plan: &SiteLogPlan) -> SiteLog {
         match plan {
             SiteLogPlan::Main => SiteLog::Main,

@@ -230,7 +230,7 @@ impl Prepared {
                     Some(cache) => Handler::Caching(Caching::new(handler, cache.clone())),
                     None => handler,
                 });
-                let log = logs.of(&site.log);
+                let log = logs.of(&route.log);
                 places[route.index] = Some(Rc::new(Spot::new(site, Some(route), handler, log)));
             }
         }

@@ -444,13 +444,13 @@ pub static LOG: Section = section(
 /// `log = {…}` of a site
 pub static SITE_LOG: Section = section(
     "site.log",
-    "A log of the site's own, instead of the server's. Sites may share a file.",
+    "A log of a site's or a route's own, instead of the server's. They may share a file.",
     &[
         key(
             "access",
             Kind::Text("`\"stdout\"`, `\"off\"`, or the path of a file"),
             Required,
-            "Where the lines of this site go. A file is opened anew on SIGUSR1 and when it was renamed.",
+            "Where the lines go. A file is opened anew on SIGUSR1 and when it was renamed.",
         ),
         key(
             "format",
@@ -616,7 +616,6 @@ pub static SITE: Section = Section {
             Is("[]"),
             "Names that are redirected (308) to the first of `names`.",
         ),
-        key("log", Kind::Section(&SITE_LOG), Absent("in the log of the server"), "A log of its own."),
         key(
             "default",
             Kind::Bool,
@@ -649,9 +648,44 @@ pub static SITE: Section = Section {
             Is("[]"),
             "Its routes. The most particular path wins, whatever the order.",
         ),
+        key(
+            "redirects",
+            Kind::Section(&REDIRECTS),
+            Absent("none"),
+            "Many paths that lead elsewhere, without a route for each.",
+        ),
     ],
     shared: POLICY,
 };
+
+/// `[site.redirects]`
+pub static REDIRECTS: Section = section(
+    "site.redirects",
+    "Paths and where they lead. A path that ends with `/*` takes everything beneath it, and `{rest}` is what the star stands for; any other is exact. They take part in the choice of a route like routes: the most particular path wins.",
+    &[
+        key(
+            "paths",
+            Kind::Map(&TEMPLATE),
+            Is("{}"),
+            "Where each path leads: `{ \"/old\" = \"/new\", \"/blog/*\" = \"https://blog.example.org/{rest}{query}\" }`.",
+        ),
+        key(
+            "file",
+            PATH,
+            Absent("no file"),
+            "More of them in a file, one to a line: path, where it leads, and the status if it is another. Lines that start with `#` say nothing.",
+        ),
+        key("status", REDIRECT_STATUS, Is("\"308\""), "How, where a line does not say."),
+    ],
+);
+
+const REDIRECT_STATUS: Kind = Kind::Choice(&[
+    ("301", "moved permanently, POST may become GET"),
+    ("302", "found, POST may become GET"),
+    ("303", "see other, by GET"),
+    ("307", "temporarily, same method"),
+    ("308", "permanently, same method"),
+]);
 
 /// `[[site.route]]`
 pub static ROUTE: Section = Section {
@@ -730,6 +764,12 @@ pub static ROUTE: Section = Section {
 
 /// What both a site and a route may say.
 const POLICY: &[Key] = &[
+    key(
+        "log",
+        Kind::Section(&SITE_LOG),
+        Absent("in the log of the server"),
+        "A log of its own, or none: `{ access = \"off\" }`.",
+    ),
     key("access", Kind::Section(&ACCESS), Absent("open to everybody"), "Who may come in."),
     key("rate", Kind::Section(&RATE), Absent("no limit"), "How often one client may ask."),
     key(
@@ -938,18 +978,7 @@ pub static REDIRECT: Section = section(
             Required,
             "Where to. `{path}` is the path asked for, `{rest}` its part beneath the route's `path`, `{query}` the query with its `?`, `{host}` the site's first name (or the host asked for, if the site has none), `{scheme}` the scheme, `{1}` to `{9}` what the groups of the route's `pattern` caught. What stands behind a `?` is encoded as the value of a parameter.",
         ),
-        key(
-            "status",
-            Kind::Choice(&[
-                ("301", "moved permanently, POST may become GET"),
-                ("302", "found, POST may become GET"),
-                ("303", "see other, by GET"),
-                ("307", "temporarily, same method"),
-                ("308", "permanently, same method"),
-            ]),
-            Is("\"308\""),
-            "How.",
-        ),
+        key("status", REDIRECT_STATUS, Is("\"308\""), "How."),
     ],
 );
 

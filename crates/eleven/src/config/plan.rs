@@ -6,6 +6,7 @@ mod admin;
 mod apps;
 mod cache;
 mod proxy;
+mod redirects;
 
 use super::diagnose::{Diagnostic, Report, Sources, nearest};
 use super::raw::{Span, Table, Text};
@@ -492,6 +493,7 @@ impl Builder<'_> {
             handler,
             cache: None,
             policy: Policy::default(),
+            log: site.log.clone(),
         };
         let mut routes = eleven_server::route::RouteMap::default();
         routes.push(everything(), Arc::new(route));
@@ -514,10 +516,11 @@ impl Builder<'_> {
     fn site(&mut self, table: &Table, name: Arc<str>, host: Box<str>, policy: Policy) -> Site {
         let mut routes = eleven_server::route::RouteMap::default();
         let mut seen: Vec<(Match, Span)> = Vec::new();
+        let log = table.section("log").map_or(SiteLogPlan::Main, |log| self.site_log(log));
         for route_table in table.sections("route") {
             let Some(condition) = self.condition(route_table) else {
                 // Its path is wrong; the rest of it is looked at all the same.
-                self.route(route_table, &everything(), &policy);
+                self.route(route_table, &everything(), &policy, &log);
                 continue;
             };
             let span = route_table.span.clone();
@@ -527,12 +530,17 @@ impl Builder<'_> {
                     .related(before, "this one takes all it could");
             }
             seen.push((condition.clone(), span));
-            let route = self.route(route_table, &condition, &policy);
+            let route = self.route(route_table, &condition, &policy, &log);
             routes.push(condition, Arc::new(route));
         }
+        if let Some(redirects) = table.section("redirects") {
+            self.redirects(redirects, &policy, &log, &mut routes);
+        }
         if let Some(root) = table.text("root") {
-            if let Some((_, before)) = seen.iter().find(|(other, _)| covers(other, &everything())) {
-                let before = before.clone();
+            let by_route = seen.iter().find(|(other, _)| covers(other, &everything()));
+            let by_redirect = || routes.iter().any(|(other, _)| covers(other, &everything()));
+            let taken = by_route.map(|(_, before)| before.clone());
+            if let Some(before) = taken.or_else(|| by_redirect().then(|| table.span_of("redirects"))) {
                 self.error(root.span, "`root` is never reached: a route takes every path")
                     .help("leave out `root`, or give the route a narrower `path`".into())
                     .related(before, "this route");
@@ -551,13 +559,13 @@ impl Builder<'_> {
                 handler: HandlerPlan::Files(files),
                 cache: None,
                 policy: policy.clone(),
+                log: log.clone(),
             };
             routes.push(everything(), Arc::new(route));
-        } else if !table.is_written("route") && !table.is_written("root") && !table.doubtful {
+        } else if !["route", "root", "redirects"].iter().any(|key| table.is_written(key)) && !table.doubtful {
             self.error(&table.span, "this site has nothing to serve")
                 .help("give it a `root`, or a `[[site.route]]`".into());
         }
-        let log = table.section("log").map_or(SiteLogPlan::Main, |log| self.site_log(log));
         let certificate = table.text("certificate").map(|text| self.path(text));
         Site { name, host, https_only: table.flag("https_only"), certificate, routes, policy, log }
     }
@@ -666,7 +674,13 @@ impl Builder<'_> {
         methods
     }
 
-    fn route(&mut self, table: &Table, condition: &Match, site_policy: &Policy) -> Route {
+    fn route(
+        &mut self,
+        table: &Table,
+        condition: &Match,
+        site_policy: &Policy,
+        site_log: &SiteLogPlan,
+    ) -> Route {
         let rewrite = table.text("rewrite").and_then(|text| self.local_template(text, "rewrite"));
         let tries = table.section("files").map_or(Box::default(), |files| {
             files.texts("try").filter_map(|text| self.local_template(text, "try")).collect()
@@ -680,6 +694,7 @@ impl Builder<'_> {
             handler: self.handler(table),
             cache: self.route_cache(table, condition).map(Arc::new),
             policy: self.policy(table, Some(site_policy)),
+            log: table.section("log").map_or_else(|| site_log.clone(), |log| self.site_log(log)),
         };
         self.groups(table, condition, &route);
         route

@@ -37,6 +37,13 @@ impl Place {
         for (name, pem) in [("ca.pem", CA), ("client.pem", CA), ("client.key", KEY)] {
             std::fs::write(path.join(name), pem).unwrap();
         }
+        std::fs::write(path.join("redirects.txt"), "# From the old shop\n/a /b\n\n/c/* /d/{rest} 307\n")
+            .unwrap();
+        std::fs::write(
+            path.join("wrong.txt"),
+            "/a /b;\n/c\n/d /e 200\nf /g\n/h /i 301 x\n/j /k\n/j /l\n/there /m\n/{n} o\n/p /p\n",
+        )
+        .unwrap();
         std::fs::write(path.join("404.html"), "<h1>no</h1>").unwrap();
         std::fs::write(path.join("5xx.jinja"), "{{ status }}").unwrap();
         Place(path)
