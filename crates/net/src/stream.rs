@@ -345,6 +345,14 @@ impl Stream {
         poll_fn(|cx| self.poll_shutdown_write(cx)).await
     }
 
+    /// Before the stream is dropped: says over TLS that this is the end (close_notify), if that can be said without
+    /// waiting. Elsewhere the end says so itself.
+    pub fn announce_close(&mut self) {
+        if let Stream::Tls(tls) = self {
+            tls.announce_close();
+        }
+    }
+
     /// The address of the peer. On sockets one system call: remember it.
     ///
     /// # Errors
@@ -381,7 +389,7 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => socket2::SockRef::from(&*socket).set_linger(zero),
             Stream::Unix(socket) => socket2::SockRef::from(&*socket).set_linger(zero),
-            Stream::Tls(tls) => tls.transport_mut().set_linger_reset(),
+            Stream::Tls(tls) => tls.set_linger_reset(),
             Stream::Memory(memory) => {
                 memory.set_linger_reset();
                 Ok(())

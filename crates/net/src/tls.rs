@@ -30,6 +30,8 @@ pub struct TlsStream {
     owed_bytes: usize,
     transport_ended: bool,
     close_announced: bool,
+    /// The connection ends by a reset: nothing may look like an end before it.
+    resets: bool,
 }
 
 /// Bytes read at first, to see whether this is TLS at all.
@@ -94,6 +96,7 @@ impl TlsStream {
             owed_bytes: 0,
             transport_ended: false,
             close_announced: false,
+            resets: false,
         };
         tls.connection.set_buffer_limit(Some(PLAINTEXT_BYTES_MAX));
         poll_fn(|cx| tls.poll_handshake(cx)).await?;
@@ -268,12 +271,31 @@ impl TlsStream {
         self.transport.poll_shutdown_write(cx)
     }
 
+    /// Says close_notify if the transport takes it at once: for a connection that is about to be dropped, where nobody
+    /// waits any more. Not before a reset.
+    pub(crate) fn announce_close(&mut self) {
+        if self.close_announced || self.resets || self.connection.is_handshaking() {
+            return;
+        }
+        self.close_announced = true;
+        self.connection.send_close_notify();
+        // Whoever is gone already needs no word.
+        let _ = self.try_flush();
+    }
+
+    /// As [`Stream::set_linger_reset`].
+    pub(crate) fn set_linger_reset(&mut self) -> io::Result<()> {
+        self.resets = true;
+        self.transport.set_linger_reset()
+    }
+
     /// The stream underneath.
     pub fn transport(&self) -> &Stream {
         &self.transport
     }
 
-    /// The stream underneath, for socket options.
+    /// The stream underneath, for tests of what a peer may do to it.
+    #[cfg(test)]
     pub(crate) fn transport_mut(&mut self) -> &mut Stream {
         &mut self.transport
     }
@@ -288,6 +310,16 @@ impl TlsStream {
         match &self.connection {
             Connection::Server(server) => server.server_name(),
             Connection::Client(_) => None,
+        }
+    }
+}
+
+/// A client announces its close however it ends (9112-9.8-03): requests say themselves how long they are, so that no
+/// request that was cut looks whole by it. A server has to know that its last response was whole, and says so itself.
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        if let Connection::Client(_) = self.connection {
+            self.announce_close();
         }
     }
 }

@@ -116,6 +116,8 @@ impl Session {
         self.worker.recorder().closed(reason.name());
         if close::is_staged(reason, self.carry.is_empty()) {
             Box::pin(close::in_stages(&mut self, reason)).await;
+        } else if close::is_orderly(reason) {
+            self.stream.announce_close();
         }
     }
 

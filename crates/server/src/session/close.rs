@@ -13,6 +13,14 @@ pub(super) fn is_staged(reason: CloseReason, nothing_unread: bool) -> bool {
     reason.needs_lingering() || (reason == CloseReason::ClientAsked && !nothing_unread)
 }
 
+/// Whether everything that was begun has been said, so that TLS may call this an end (9112-9.8-06).
+pub(super) fn is_orderly(reason: CloseReason) -> bool {
+    !matches!(
+        reason,
+        CloseReason::Broken | CloseReason::ResponseCut | CloseReason::SendTimeout | CloseReason::Internal
+    )
+}
+
 /// Closes in stages; ends when the client has closed, or patience or the allowance of octets has run out.
 pub(super) async fn in_stages(session: &mut Session, reason: CloseReason) {
     let settings = session.worker.settings();

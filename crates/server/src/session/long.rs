@@ -264,6 +264,8 @@ struct Long<'s> {
     ending: Option<CloseReason>,
     /// A close-delimited response was cut: only a reset tells the client.
     reset: bool,
+    /// Whether a response was begun that only the close ends.
+    until_close: bool,
     /// Octets moved since the phase began, for the minimum rates.
     sent_bytes: u64,
     received_bytes: u64,
@@ -299,6 +301,7 @@ pub(super) async fn run(session: &mut Session, start: Start) -> Outcome {
         overdrawn: false,
         ending: start.ending,
         reset: false,
+        until_close: false,
         sent_bytes: 0,
         received_bytes: start.received_bytes as u64,
         marked: (0, 0),
@@ -312,7 +315,8 @@ pub(super) async fn run(session: &mut Session, start: Start) -> Outcome {
         None => {}
     }
     let outcome = poll_fn(|cx| long.poll(cx)).await;
-    if long.reset {
+    // A response that only the close ends, and that is not out: no end may look like its own.
+    if long.reset || (long.until_close && !long.all_out()) {
         let _ = long.session.stream.set_linger_reset();
     }
     if let Outcome::Keep = outcome {
@@ -361,10 +365,15 @@ impl Long<'_> {
         Poll::Pending
     }
 
+    /// Whether all that was begun has been handed to the transport.
+    fn all_out(&self) -> bool {
+        let is_written = self.out_at == self.out.len() && self.tail.is_empty() && self.file.is_none();
+        is_written && self.sending.is_none()
+    }
+
     /// The long way ends when everything is out and nothing is owed.
     fn outcome(&mut self) -> Option<Outcome> {
-        let all_out = self.out_at == self.out.len() && self.tail.is_empty() && self.file.is_none();
-        if !all_out || self.sending.is_some() {
+        if !self.all_out() {
             return None;
         }
         if let Some(switch) = self.switch.take() {

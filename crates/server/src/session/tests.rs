@@ -396,6 +396,30 @@ fn a_reader_that_does_not_read_is_let_go() {
     assert!(took < Duration::from_secs(90), "{took:?}");
 }
 
+/// 9112-8-R1: a response that only the close ends, and that is given up on the way, ends in a reset: after an end like any
+/// other it would look whole.
+#[test]
+fn a_response_given_up_before_its_close_ends_in_a_reset() {
+    for (target, is_whole) in [("/stream/1000000", false), ("/stream/40", true)] {
+        let end = with_session(move |stream, ledger| async move {
+            let mut stream = Stream::Memory(Box::new(stream));
+            stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+            // Nothing is read until the server has given up, or has said all.
+            ledger.emptied().await;
+            let mut buffer = vec![0; 4096];
+            loop {
+                match stream.read(&mut buffer).await {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) => return Err(error.kind()),
+                }
+            }
+        });
+        let expected = if is_whole { Ok(()) } else { Err(std::io::ErrorKind::ConnectionReset) };
+        assert_eq!(end, expected, "{target}");
+    }
+}
+
 /// Fault D05: a connection that asks for nothing is closed without a word.
 #[test]
 fn a_connection_that_says_nothing_is_closed_in_silence() {

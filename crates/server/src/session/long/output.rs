@@ -56,6 +56,7 @@ impl Long<'_> {
             }
         };
         let until_close = matches!(framing, Framing::UntilClose { .. });
+        self.until_close |= until_close;
         let (status, fields) = (response.status, response.fields);
         self.sending = Some(Sending { source, status, fields, content_bytes, until_close });
         true
