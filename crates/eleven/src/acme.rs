@@ -59,7 +59,7 @@ pub fn prepare(plan: &AcmePlan) -> Result<(), Failure> {
 
 /// The identity of a certificate: both in one file.
 pub fn identity(certificate: &AcmeCertificate) -> Identity {
-    Identity { certificate: certificate.file.clone(), key: certificate.file.clone() }
+    Identity { certificate: certificate.file.clone(), key: certificate.file.clone(), ocsp: None }
 }
 
 impl Acme {

@@ -3,12 +3,16 @@
 
 use crate::cli::Tls;
 use crate::command::Failure;
+use eleven_net::clock;
+use eleven_net::tls_certificates::{Loaded, Stamp};
 use eleven_net::tls_config::{Identity, Made, ServerConfig, ServerSettings};
+use eleven_net::tls_preset::Preset;
+use eleven_semantics::date::HttpDate;
 use eleven_server::metrics::CertificateInfo;
 use eleven_server::serve::TlsSlot;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// Names that a certificate made on the spot is for.
 const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -27,7 +31,9 @@ struct Set {
     self_signed: bool,
     config: Arc<ServerConfig>,
     slot: TlsSlot,
-    seen: Vec<Option<SystemTime>>,
+    seen: Vec<Option<Stamp>>,
+    /// What was said of certificates and responses; each change is said once.
+    said: Vec<String>,
 }
 
 impl Certificates {
@@ -49,11 +55,16 @@ impl Certificates {
         let pairs = options.tls_cert.iter().zip(&options.tls_key);
         let settings = ServerSettings {
             identities: pairs
-                .map(|(certificate, key)| Identity { certificate: certificate.clone(), key: key.clone() })
+                .map(|(certificate, key)| Identity {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    ocsp: None,
+                })
                 .collect(),
             client_trust: options.tls_client_ca.clone(),
             client_certificate_optional: options.tls_client_optional,
-            tls13_only: false,
+            preset: Preset::named(&options.tls_preset).unwrap_or_default(),
+            loaded: Loaded::default(),
         };
         Ok(Some((settings, options.tls_self_signed)))
     }
@@ -79,7 +90,7 @@ impl Certificates {
                 key.display()
             );
         }
-        let seen = files(&settings).map(changed).collect();
+        let seen = files(&settings).map(Stamp::of).collect();
         let known = before.and_then(|before| before.sets.iter().find(|set| Arc::ptr_eq(&set.slot, slot)));
         // A certificate made on the spot stays for as long as the process does: browsers were told to trust it.
         let kept = known.filter(|set| set.settings == settings && set.self_signed && self_signed);
@@ -90,7 +101,8 @@ impl Certificates {
                 settings.build_with(made, known.map(|set| &*set.config))?
             }
         };
-        self.sets.push(Set { settings, self_signed, config, slot: slot.clone(), seen });
+        let said = remarks(&settings);
+        self.sets.push(Set { settings, self_signed, config, slot: slot.clone(), seen, said });
         Ok(())
     }
 
@@ -103,11 +115,15 @@ impl Certificates {
     /// What is to be told of them to people; each certificate once.
     pub fn facts(&self) -> Vec<CertificateInfo> {
         let mut all: Vec<CertificateInfo> = Vec::new();
-        for facts in self.sets.iter().flat_map(|set| set.settings.facts()) {
-            let info = CertificateInfo { names: facts.names, not_after_unix_s: facts.not_after_unix_s };
-            if !all.contains(&info) {
-                all.push(info);
-            }
+        let now = clock::unix_seconds();
+        let mut seen = HashSet::new();
+        for pair in self.sets.iter().flat_map(|set| set.settings.pairs()) {
+            let Some(facts) = pair.facts().filter(|_| seen.insert(Arc::as_ptr(&pair))) else { continue };
+            all.push(CertificateInfo {
+                names: facts.names.clone(),
+                not_after_unix_s: facts.not_after_unix_s,
+                ocsp_until_unix_s: pair.stapling(now).map(|stapling| stapling.outcome.ok()),
+            });
         }
         all
     }
@@ -117,38 +133,60 @@ impl Certificates {
         self.sets.iter().flat_map(|set| files(&set.settings))
     }
 
+    /// Says which certificates have ended, and what becomes of OCSP responses.
+    pub fn say_remarks(&self) {
+        let remarks: BTreeSet<_> = self.sets.iter().flat_map(|set| &set.said).collect();
+        remarks.iter().for_each(|remark| eprintln!("eleven: {remark}"));
+    }
+
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()
     }
 
     /// Reads the files again if they changed, or if asked to. New connections get the new certificates; files
-    /// that are wrong change nothing, and are said.
-    /// Whether there are new ones.
+    /// that are wrong change nothing, and are said. So are certificates and OCSP responses that ended meanwhile.
+    /// Whether there is something new to tell of them.
     pub fn refresh(&mut self, asked: bool) -> bool {
-        self.sets.iter_mut().fold(false, |changed, set| changed | set.refresh(asked))
+        // Several listeners show the same certificates: each thing is said once.
+        let mut said = BTreeSet::new();
+        self.sets.iter_mut().fold(false, |changed, set| changed | set.refresh(asked, &mut said))
     }
 }
 
 impl Set {
-    fn refresh(&mut self, asked: bool) -> bool {
+    /// Says what was not said before. Whether there was anything.
+    fn say_changes(&mut self, said: &mut BTreeSet<String>) -> bool {
+        let remarks = remarks(&self.settings);
+        if remarks == self.said {
+            return false;
+        }
+        for remark in remarks.iter().filter(|remark| !self.said.contains(remark)) {
+            say_once(remark.clone(), said);
+        }
+        self.said = remarks;
+        true
+    }
+
+    fn refresh(&mut self, asked: bool, said: &mut BTreeSet<String>) -> bool {
         if self.settings.identities.is_empty() {
             return false;
         }
-        let now: Vec<_> = files(&self.settings).map(changed).collect();
+        let now: Vec<_> = files(&self.settings).map(Stamp::of).collect();
         if now == self.seen && !asked {
-            return false;
+            return self.say_changes(said);
         }
         self.seen = now;
         match self.settings.build_with(None, Some(&self.config)) {
             Ok(config) => {
                 self.config = config.clone();
                 self.slot.store(Some(config));
-                eprintln!("eleven: certificates read anew");
+                say_once("certificates read anew".into(), said);
+                self.say_changes(said);
                 true
             }
             Err(error) => {
-                eprintln!("eleven: the certificates stay as they were: {error}");
+                say_once(format!("the certificates stay as they were: {error}"), said);
                 false
             }
         }
@@ -156,12 +194,41 @@ impl Set {
 }
 
 fn files(settings: &ServerSettings) -> impl Iterator<Item = &Path> {
-    let identities = settings.identities.iter().flat_map(|i| [i.certificate.as_path(), i.key.as_path()]);
+    let identities = settings.identities.iter().flat_map(Identity::files);
     identities.chain(settings.client_trust.iter().map(|path| path.as_path()))
 }
 
-fn changed(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|meta| meta.modified()).ok()
+fn say_once(remark: String, said: &mut BTreeSet<String>) {
+    if !said.contains(&remark) {
+        eprintln!("eleven: {remark}");
+        said.insert(remark);
+    }
+}
+
+/// What there is to say of certificates as they were loaded: those that have ended, and what becomes of OCSP responses.
+fn remarks(settings: &ServerSettings) -> Vec<String> {
+    let now = clock::unix_seconds();
+    let date = |unix_s| String::from_utf8_lossy(&HttpDate(unix_s).imf()).into_owned();
+    let mut remarks = Vec::new();
+    for identity in &settings.identities {
+        let Some(pair) = settings.loaded.known(identity) else { continue };
+        let certificate = identity.certificate.display();
+        if let Some(end) = pair.facts().map(|facts| facts.not_after_unix_s).filter(|end| *end < now) {
+            remarks.push(format!(
+                "warning: the certificate {certificate} expired on {}: clients will refuse it; put a new one in its place",
+                date(end)
+            ));
+        }
+        let Some(stapling) = pair.stapling(now) else { continue };
+        let file = stapling.file.display();
+        remarks.push(match stapling.outcome {
+            Ok(until) => format!("the OCSP response {file} is stapled until {}", date(until)),
+            Err(why) => {
+                format!("warning: the OCSP response {file} is not stapled to {certificate}: {why}")
+            }
+        });
+    }
+    remarks
 }
 
 /// A certificate that only this machine's developer will trust.

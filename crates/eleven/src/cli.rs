@@ -121,6 +121,9 @@ pub struct Tls {
     /// Speak TLS with a certificate made on the spot: for development, browsers will warn.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
     pub tls_self_signed: bool,
+    /// Versions and suites by Mozilla's names: `intermediate` is TLS 1.2 and 1.3, `modern` TLS 1.3 only.
+    #[arg(long, value_name = "NAME", default_value = "intermediate", value_parser = ["modern", "intermediate"])]
+    pub tls_preset: String,
     /// Ask clients for a certificate issued by one of these (PEM).
     #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Vec<PathBuf>,

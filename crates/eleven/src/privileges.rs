@@ -6,6 +6,7 @@ use nix::unistd::{
     Gid, Group, Uid, User, getegid, geteuid, getgroups, getresgid, getresuid, initgroups, setresgid,
     setresuid, setuid,
 };
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::Path;
 
@@ -80,8 +81,12 @@ fn verify(name: &str, uid: Uid, gid: Gid) -> Result<(), Failure> {
 
 /// Says which keys the process could read as root and cannot read any more: a reload or a renewal would fail.
 pub fn warn_of_unreadable<'p>(files: impl Iterator<Item = &'p Path>) {
-    for file in files {
-        if let Err(error) = std::fs::File::open(file) {
+    for file in files.collect::<BTreeSet<_>>() {
+        let opened = std::fs::File::open(file);
+        // One that is not there was not read as root either.
+        if let Err(error) = opened
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             eprintln!(
                 "eleven: warning: {} was read as root and cannot be read anew: {error}; let the user of this process read it",
                 file.display()

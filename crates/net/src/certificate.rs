@@ -1,6 +1,6 @@
 //! What is told of a certificate to people: the names it is for, and when it ends (RFC 5280 §4.1.2.5, §4.2.1.6). Whether it may be
-//! trusted is decided by rustls; this only walks to two places of its structure, and gives up where that is not as it
-//! should be.
+//! trusted is decided by rustls; this only walks to three places of its structure, and gives up where that is not as it
+//! should be. The steps of the walk (DER, X.690) serve `ocsp` too.
 
 /// Names told of one certificate.
 const NAMES_MAX: usize = 100;
@@ -14,12 +14,15 @@ pub struct Facts {
     pub not_after_unix_s: i64,
 }
 
-const SEQUENCE: u8 = 0x30;
+pub(crate) const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const OCTET_STRING: u8 = 0x04;
-const VERSION: u8 = 0xa0;
+pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const ENUMERATED: u8 = 0x0a;
+/// `[0] EXPLICIT`: the version of a certificate, and more elsewhere.
+pub(crate) const CONTEXT_0: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
@@ -29,14 +32,8 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 impl Facts {
     /// Of a certificate in DER.
     pub fn of(der: &[u8]) -> Option<Facts> {
-        let (certificate, _) = expect(der, SEQUENCE)?;
-        let (to_be_signed, _) = expect(certificate, SEQUENCE)?;
-        let rest = match next(to_be_signed)? {
-            (VERSION, _, rest) => rest,
-            _ => to_be_signed,
-        };
         // Serial number, signature algorithm, issuer.
-        let rest = skip(skip(skip(rest)?)?)?;
+        let rest = skip(skip(skip(from_serial_number(der)?)?)?)?;
         let (validity, rest) = expect(rest, SEQUENCE)?;
         let (tag, not_after, _) = next(skip(validity)?)?;
         let not_after_unix_s = time(tag, not_after)?;
@@ -53,8 +50,23 @@ impl Facts {
     }
 }
 
+/// The serial number of a certificate in DER, as it is encoded.
+pub(crate) fn serial_number(der: &[u8]) -> Option<&[u8]> {
+    Some(expect(from_serial_number(der)?, INTEGER)?.0)
+}
+
+/// What a certificate says, from its serial number on.
+fn from_serial_number(der: &[u8]) -> Option<&[u8]> {
+    let (certificate, _) = expect(der, SEQUENCE)?;
+    let (to_be_signed, _) = expect(certificate, SEQUENCE)?;
+    Some(match next(to_be_signed)? {
+        (CONTEXT_0, _, rest) => rest,
+        _ => to_be_signed,
+    })
+}
+
 /// The next element: its tag, its content, and what comes after it.
-fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(crate) fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {
@@ -69,12 +81,12 @@ fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-fn expect(der: &[u8], expected: u8) -> Option<(&[u8], &[u8])> {
+pub(crate) fn expect(der: &[u8], expected: u8) -> Option<(&[u8], &[u8])> {
     let (tag, content, rest) = next(der)?;
     (tag == expected).then_some((content, rest))
 }
 
-fn skip(der: &[u8]) -> Option<&[u8]> {
+pub(crate) fn skip(der: &[u8]) -> Option<&[u8]> {
     next(der).map(|(_, _, rest)| rest)
 }
 
@@ -115,7 +127,7 @@ fn alternative_names(extensions: &[u8]) -> Option<Vec<String>> {
 }
 
 /// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` in seconds since 1970.
-fn time(tag: u8, text: &[u8]) -> Option<i64> {
+pub(crate) fn time(tag: u8, text: &[u8]) -> Option<i64> {
     let digits = text.strip_suffix(b"Z")?;
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

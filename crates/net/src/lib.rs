@@ -15,6 +15,7 @@ pub mod handover;
 pub mod ledger;
 pub mod listener;
 pub mod memory;
+pub mod ocsp;
 pub mod packet;
 pub mod pipe;
 pub mod proxy_protocol;
@@ -22,7 +23,9 @@ pub mod random;
 pub mod resolve;
 pub mod stream;
 pub mod tls;
+pub mod tls_certificates;
 pub mod tls_config;
+pub mod tls_preset;
 pub mod worker;
 
 pub use memory::MemoryStream;

@@ -3,19 +3,20 @@
 //! file changes nothing (fault A17). TLS 1.2 and 1.3 only (fault A10), ALPN `http/1.1` only (fault A21), no
 //! early data (fault A16).
 
-use crate::certificate::Facts;
+use crate::ocsp::Stapling;
+use crate::tls_certificates::{ByName, Loaded, Pair, Stamp};
+use crate::tls_preset::Preset;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 pub use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 pub use rustls::server::ClientHello;
-use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 pub use rustls::{ClientConfig, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,12 +78,14 @@ pub enum Trust {
 }
 
 /// A certificate chain and its key, in PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The chain, leaf first.
     pub certificate: PathBuf,
     /// The key of the leaf.
     pub key: PathBuf,
+    /// An OCSP response in DER to staple for as long as it holds; the certificate is shown without one, too.
+    pub ocsp: Option<PathBuf>,
 }
 
 /// Settings of a client.
@@ -92,8 +95,8 @@ pub struct ClientSettings {
     pub trust: Trust,
     /// A certificate to show when asked for one.
     pub identity: Option<Identity>,
-    /// TLS 1.3 only.
-    pub tls13_only: bool,
+    /// Versions and suites.
+    pub preset: Preset,
 }
 
 /// Settings of a server.
@@ -105,8 +108,10 @@ pub struct ServerSettings {
     pub client_trust: Vec<PathBuf>,
     /// Serve clients that show none, too.
     pub client_certificate_optional: bool,
-    /// TLS 1.3 only.
-    pub tls13_only: bool,
+    /// Versions and suites.
+    pub preset: Preset,
+    /// Certificates that were loaded already, to be shared by all settings that show them.
+    pub loaded: Loaded,
 }
 
 /// A certificate made for the occasion and its key, in DER: for development, where there are no files.
@@ -118,26 +123,15 @@ pub struct Made {
     pub key: Vec<u8>,
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
-const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
-const NEWEST: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
-
-fn versions(tls13_only: bool) -> &'static [&'static rustls::SupportedProtocolVersion] {
-    if tls13_only { NEWEST } else { BOTH }
-}
-
 impl ClientSettings {
     /// Checks the settings and reads their files. SNI is the host that is dialed (fault A14).
     ///
     /// # Errors
     /// See [`TlsConfigError`].
     pub fn build(&self) -> Result<Arc<ClientConfig>, TlsConfigError> {
-        let provider = provider();
+        let provider = self.preset.provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions(self.tls13_only))?;
+            .with_protocol_versions(self.preset.versions())?;
         let builder = match &self.trust {
             Trust::Platform => builder.with_platform_verifier()?,
             Trust::Bundled => {
@@ -181,23 +175,21 @@ impl ServerSettings {
         made: Option<Made>,
         before: Option<&ServerConfig>,
     ) -> Result<Arc<ServerConfig>, TlsConfigError> {
-        let provider = provider();
+        let provider = self.preset.provider();
         let mut certificates = Vec::new();
         for identity in &self.identities {
-            let (chain, key) = identity.read()?;
-            let pair = CertifiedKey::from_der(chain, key, &provider);
-            certificates.push(Arc::new(pair.map_err(|error| identity.mismatch(error))?));
+            certificates.push(self.loaded.load(identity, &provider)?);
         }
         if let Some(made) = made {
             let key = PrivateKeyDer::Pkcs8(made.key.into());
             let pair = CertifiedKey::from_der(vec![made.certificate.into()], key, &provider)?;
-            certificates.push(Arc::new(pair));
+            certificates.push(Arc::new(Pair::unfiled(pair)));
         }
         if certificates.is_empty() {
             return Err(TlsConfigError::NoCertificate);
         }
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions(self.tls13_only))?;
+            .with_protocol_versions(self.preset.versions())?;
         let builder = if self.client_trust.is_empty() {
             builder.with_no_client_auth()
         } else {
@@ -233,10 +225,14 @@ impl ServerSettings {
 }
 
 impl ServerSettings {
-    /// What is to be told of the certificates, as the files are now.
-    pub fn facts(&self) -> Vec<Facts> {
-        let chains = self.identities.iter().filter_map(|identity| certificates(&identity.certificate).ok());
-        chains.filter_map(|chain| Facts::of(chain.first()?)).collect()
+    /// The certificates as they were loaded last.
+    pub fn pairs(&self) -> impl Iterator<Item = Arc<Pair>> {
+        self.identities.iter().filter_map(|identity| self.loaded.known(identity))
+    }
+
+    /// What becomes of each OCSP response at this time, as they were loaded last.
+    pub fn staplings(&self, now_unix_s: i64) -> impl Iterator<Item = Stapling> {
+        self.pairs().filter_map(move |pair| pair.stapling(now_unix_s))
     }
 }
 
@@ -245,29 +241,41 @@ impl ServerSettings {
 /// # Errors
 /// See [`TlsConfigError`].
 pub fn challenge_settings(made: Made, protocol: &[u8]) -> Result<Arc<ServerConfig>, TlsConfigError> {
-    let provider = provider();
+    let preset = Preset::default();
+    let provider = preset.provider();
     let key = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(made.key.into()))?;
     // Not looked into: the extension that makes it an answer is critical, and unknown to whoever verifies.
     let pair = CertifiedKey::new(vec![made.certificate.into()], key);
-    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(BOTH)?;
-    let mut config =
-        builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName::new(vec![Arc::new(pair)])));
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(preset.versions())?;
+    let chooser = ByName::new(vec![Arc::new(Pair::unfiled(pair))]);
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(chooser));
     config.alpn_protocols = vec![protocol.to_vec()];
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
 impl Identity {
-    /// Whether certificate and key can be read and go together.
+    /// Loads it among those that were loaded already, if certificate and key can be read and go together.
     ///
     /// # Errors
     /// See [`TlsConfigError`].
-    pub fn check(&self) -> Result<(), TlsConfigError> {
-        let (chain, key) = self.read()?;
-        CertifiedKey::from_der(chain, key, &provider()).map(drop).map_err(|error| self.mismatch(error))
+    pub fn check(&self, loaded: &Loaded) -> Result<Arc<Pair>, TlsConfigError> {
+        loaded.load(self, &Preset::default().provider())
     }
 
-    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsConfigError> {
+    /// The files it is read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.certificate, &self.key].into_iter().chain(&self.ocsp).map(PathBuf::as_path)
+    }
+
+    /// The state of its files.
+    pub(crate) fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.files().map(Stamp::of).collect()
+    }
+
+    pub(crate) fn read(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsConfigError> {
         let chain = certificates(&self.certificate)?;
         let pem = read(&self.key)?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TlsConfigError::Pem {
@@ -278,7 +286,7 @@ impl Identity {
         Ok((chain, key))
     }
 
-    fn mismatch(&self, error: rustls::Error) -> TlsConfigError {
+    pub(crate) fn mismatch(&self, error: rustls::Error) -> TlsConfigError {
         TlsConfigError::Pair { certificate: self.certificate.clone(), key: self.key.clone(), error }
     }
 }
@@ -310,48 +318,6 @@ fn roots(files: &[PathBuf]) -> Result<RootCertStore, TlsConfigError> {
         }
     }
     Ok(roots)
-}
-
-/// Chooses the certificate that is valid for the name asked for, by the certificates' own names: the first that has
-/// the name, then the first that has `*.` and what follows its first label (RFC 9525 §6.3), else the first of all.
-#[derive(Debug, Default)]
-struct ByName {
-    first: Option<Arc<CertifiedKey>>,
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
-}
-
-impl ByName {
-    fn new(pairs: Vec<Arc<CertifiedKey>>) -> ByName {
-        let mut chooser = ByName { first: pairs.first().cloned(), ..ByName::default() };
-        for pair in pairs {
-            let names = pair.end_entity_cert().ok().and_then(|leaf| Facts::of(leaf)).map(|facts| facts.names);
-            for name in names.unwrap_or_default() {
-                let name = name.to_ascii_lowercase();
-                let (table, key) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut chooser.wildcard, parent),
-                    None => (&mut chooser.exact, &*name),
-                };
-                table.entry(key.into()).or_insert_with(|| Arc::clone(&pair));
-            }
-        }
-        chooser
-    }
-
-    fn choose(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
-        let named = name.and_then(|name| {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let parent = name.split_once('.').map(|(_, parent)| parent);
-            self.exact.get(&*name).or_else(|| self.wildcard.get(parent?))
-        });
-        named.or(self.first.as_ref())
-    }
-}
-
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(hello.server_name()).cloned()
-    }
 }
 
 /// [`Trust::Anybody`]: checks that the peer holds the key of the certificate it shows, and nothing else.

@@ -402,6 +402,8 @@ pub struct CertificateInfo {
     pub names: Vec<String>,
     /// Its last second, in seconds since 1970.
     pub not_after_unix_s: i64,
+    /// The OCSP response for it, if one was given: until when it is stapled, or that it is not.
+    pub ocsp_until_unix_s: Option<Option<i64>>,
 }
 
 /// Everything that was counted, at a moment.

@@ -320,6 +320,7 @@ pub fn run(
         certificates.add(asked.clone(), &endpoint.tls, None)?;
         endpoints.push(endpoint);
     }
+    certificates.say_remarks();
     certificates.commit();
     let workers = listen.workers.map_or_else(eleven_net::worker::default_count, usize::from);
     let sockets = Sockets::open(&endpoints, workers, process.inherited())?;

@@ -202,6 +202,15 @@ pub static LISTENER: Section = section(
     ],
 );
 
+/// Versions and suites of TLS.
+const PRESET: Kind = Kind::Choice(&[
+    ("modern", "TLS 1.3 only"),
+    (
+        "intermediate",
+        "TLS 1.3, and 1.2 with forward secrecy (ECDHE) and authenticated encryption (AES-GCM, ChaCha20-Poly1305)",
+    ),
+]);
+
 /// `tls = {…}` of a listener
 pub static LISTENER_TLS: Section = section(
     "listener.tls",
@@ -220,7 +229,7 @@ pub static LISTENER_TLS: Section = section(
             "Ask clients for a certificate issued by one of these (PEM).",
         ),
         key("client_optional", Kind::Bool, Is("false"), "Serve clients that show none, too."),
-        key("tls13_only", Kind::Bool, Is("false"), "Nothing older than TLS 1.3."),
+        key("preset", PRESET, Is("\"intermediate\""), "Versions and suites, by Mozilla's names."),
     ],
 );
 
@@ -629,6 +638,12 @@ pub static SITE: Section = Section {
             "Its certificate chain (PEM), for listeners with `tls`.",
         ),
         key("key", PATH, Absent("see `certificate`"), "The private key of the certificate (PEM)."),
+        key(
+            "ocsp",
+            PATH,
+            Absent("nothing is stapled"),
+            "An OCSP response for the certificate (DER), stapled until it expires. Read again when it changes; nothing fetches it.",
+        ),
         key(
             "acme",
             Kind::Bool,
@@ -1384,7 +1399,7 @@ pub static CLIENT_TLS: Section = section(
         ),
         key("certificate", PATH, Absent("none is shown"), "A certificate to show when asked for one (PEM)."),
         key("key", PATH, Absent("see `certificate`"), "Its key (PEM)."),
-        key("tls13_only", Kind::Bool, Is("false"), "Nothing older than TLS 1.3."),
+        key("preset", PRESET, Is("\"intermediate\""), "Versions and suites, by Mozilla's names."),
         key("insecure", Kind::Bool, Is("false"), "Verify nothing. For tests."),
     ],
 );
@@ -1718,6 +1733,15 @@ const FOREIGN: &[(&str, &str)] = &[
     ("ssl_certificate", "certificate"),
     ("ssl_certificate_key", "key"),
     ("ssl", "tls"),
+    ("ssl_protocols", "preset"),
+    ("ssl_ciphers", "preset"),
+    ("protocols", "preset"),
+    ("ciphers", "preset"),
+    ("tls_version", "preset"),
+    ("min_version", "preset"),
+    ("tls13_only", "preset"),
+    ("ssl_stapling", "ocsp"),
+    ("ssl_stapling_file", "ocsp"),
     ("return", "fixed"),
     ("proxy_pass", "proxy"),
     ("reverse_proxy", "proxy"),

@@ -10,9 +10,14 @@ mod redirects;
 
 use super::diagnose::{Diagnostic, Report, Sources, nearest};
 use super::raw::{Span, Table, Text};
+use eleven_net::clock;
 use eleven_net::file::{Options as RootOptions, Symlinks};
 use eleven_net::listener::ListenAddr;
+use eleven_net::ocsp::Stapling;
+use eleven_net::tls_certificates::{Loaded, Pair};
 use eleven_net::tls_config::{Identity, ServerSettings};
+use eleven_net::tls_preset::Preset;
+use eleven_semantics::date::HttpDate;
 use eleven_semantics::grammar::{is_field_value, is_token, trim_ows};
 use eleven_semantics::media_type::MediaType;
 use eleven_semantics::negotiation::is_language_tag;
@@ -79,6 +84,11 @@ struct Builder<'a> {
     has_log: bool,
     /// The format of the server's log, as written.
     log_format: Option<String>,
+}
+
+/// Versions and suites, where the table says which.
+fn preset(tls: &Table) -> Preset {
+    tls.text("preset").and_then(|text| Preset::named(text.text)).unwrap_or_default()
 }
 
 /// Longest file of passwords, error pages or templates that is read.
@@ -174,7 +184,8 @@ impl Builder<'_> {
     }
 
     fn listeners(&mut self, root: &Table, acme: Option<&AcmePlan>) -> Vec<Listener> {
-        let identities = self.identities(root);
+        let loaded = Loaded::default();
+        let identities = self.identities(root, &loaded);
         let ordered = acme.map(acme::identities).unwrap_or_default();
         let trusting = !root.list("trusted_proxies").is_empty();
         let mut listeners: Vec<(Listener, Span)> = Vec::new();
@@ -196,7 +207,9 @@ impl Builder<'_> {
                         .related(before, "the first time");
                 }
                 None => {
-                    let tls = table.section("tls").map(|tls| self.listener_tls(tls, &identities, &ordered));
+                    let tls = table
+                        .section("tls")
+                        .map(|tls| self.listener_tls(tls, &identities, &ordered, &loaded));
                     let proxy_protocol = table.flag("proxy_protocol");
                     if proxy_protocol && !trusting && matches!(address, ListenAddr::Tcp { .. }) {
                         self.error(
@@ -216,23 +229,58 @@ impl Builder<'_> {
         listeners.into_iter().map(|(listener, _)| listener).collect()
     }
 
+    /// Says that a certificate has ended already: it is shown all the same, for there is no better one.
+    fn warn_of_end(&mut self, site: &Table, pair: &Pair, now_unix_s: i64) {
+        let Some(end) = pair.facts().map(|facts| facts.not_after_unix_s).filter(|end| *end < now_unix_s)
+        else {
+            return;
+        };
+        let ended = String::from_utf8_lossy(&HttpDate(end).imf()).into_owned();
+        self.warning(
+            &site.span_of("certificate"),
+            format!("this certificate expired on {ended}: clients will refuse it"),
+        )
+        .help("put a new one in its file; it is taken within ten seconds, without a reload".into());
+    }
+
     /// The certificates of all sites, each checked by itself so that a mistake is shown where it is.
-    fn identities(&mut self, root: &Table) -> Vec<Identity> {
+    fn identities(&mut self, root: &Table, loaded: &Loaded) -> Vec<Identity> {
         let secured = root.sections("listener").any(|listener| listener.section("tls").is_some());
         let mut identities = Vec::new();
         for site in root.sections("site") {
             let identity = match (site.text("certificate"), site.text("key")) {
                 (Some(certificate), Some(key)) => {
-                    Identity { certificate: self.path(certificate), key: self.path(key) }
+                    let ocsp = site.text("ocsp").map(|text| self.path(text));
+                    Identity { certificate: self.path(certificate), key: self.path(key), ocsp }
                 }
                 (Some(lonely), None) | (None, Some(lonely)) => {
                     self.complain(lonely.span, "a certificate needs its key, and a key its certificate");
                     continue;
                 }
-                (None, None) => continue,
+                (None, None) => {
+                    if site.is_written("ocsp") {
+                        let of_other = "there is no `certificate` here to staple this response to";
+                        self.complain(&site.span_of("ocsp"), of_other);
+                    }
+                    continue;
+                }
             };
-            match identity.check() {
-                Ok(()) => identities.push(identity),
+            match identity.check(loaded) {
+                Ok(pair) => {
+                    identities.push(identity);
+                    let now = clock::unix_seconds();
+                    self.warn_of_end(site, &pair, now);
+                    if let Some(Stapling { file, outcome: Err(why), .. }) = pair.stapling(now) {
+                        self.warning(
+                            &site.span_of("ocsp"),
+                            format!("the OCSP response `{}` is not stapled: {why}", file.display()),
+                        )
+                        .help(
+                            "it is looked at again every ten seconds, and stapled as soon as it is good"
+                                .into(),
+                        );
+                    }
+                }
                 Err(why) => self.complain(&site.span_of("certificate"), why.to_string()),
             }
             if !secured {
@@ -246,12 +294,19 @@ impl Builder<'_> {
         identities
     }
 
-    fn listener_tls(&mut self, tls: &Table, identities: &[Identity], ordered: &[Identity]) -> ListenerTls {
+    fn listener_tls(
+        &mut self,
+        tls: &Table,
+        identities: &[Identity],
+        ordered: &[Identity],
+        loaded: &Loaded,
+    ) -> ListenerTls {
         let mut settings = ServerSettings {
             identities: identities.to_vec(),
             client_trust: tls.texts("client_ca").map(|text| self.path(text)).collect(),
             client_certificate_optional: tls.flag("client_optional"),
-            tls13_only: tls.flag("tls13_only"),
+            preset: preset(tls),
+            loaded: loaded.clone(),
         };
         let self_signed = tls.flag("self_signed");
         if identities.is_empty() {

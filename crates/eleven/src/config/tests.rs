@@ -44,6 +44,7 @@ impl Place {
             "/a /b;\n/c\n/d /e 200\nf /g\n/h /i 301 x\n/j /k\n/j /l\n/there /m\n/{n} o\n/p /p\n",
         )
         .unwrap();
+        std::fs::write(path.join("ocsp.der"), include_bytes!("ocsp.der")).unwrap();
         std::fs::write(path.join("404.html"), "<h1>no</h1>").unwrap();
         std::fs::write(path.join("5xx.jinja"), "{{ status }}").unwrap();
         Place(path)

@@ -1,11 +1,14 @@
 //! TLS over sockets and memory, with certificates made for the test. Faults A10 to A14, A17, A19, A21, R19.
 
 use super::*;
+use crate::clock;
 use crate::memory::{self, Link};
+use crate::ocsp::OcspProblem;
 use crate::stream::Stream;
 use crate::tls::{AcceptError, TlsStream};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SerialNumber,
 };
 use std::io::Write;
 
@@ -39,6 +42,7 @@ impl Pki {
         let identity = Identity {
             certificate: self.path.join(format!("{file}.pem")),
             key: self.path.join(format!("{file}.key")),
+            ocsp: None,
         };
         std::fs::write(&identity.certificate, certificate.pem()).unwrap();
         std::fs::write(&identity.key, key.serialize_pem()).unwrap();
@@ -142,6 +146,38 @@ async fn an_end_without_close_notify_is_an_error() {
     assert_eq!(accepted.read(&mut buffer).await.unwrap(), 3);
     let error = accepted.read(&mut buffer).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+/// 9112-9.8-03, 9112-9.8-06: a client that is dropped says that it closes, a server says so when it knows that all was said;
+/// after a reset neither does, and neither does a server that was merely dropped.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_close_is_announced_by_whoever_may() {
+    let pki = Pki::new();
+    let config = server(vec![pki.issue("a", &["a.example"], |_| {})]);
+    for (of_client, announced, resets, expected) in [
+        (true, false, false, Ok(0)),
+        (true, true, false, Ok(0)),
+        (true, false, true, Err(io::ErrorKind::ConnectionReset)),
+        (false, true, false, Ok(0)),
+        (false, false, false, Err(io::ErrorKind::UnexpectedEof)),
+        (false, true, true, Err(io::ErrorKind::ConnectionReset)),
+    ] {
+        let (client, accepted) = shake(&pki.client(), "a.example", &config, Link::default()).await;
+        let (client, accepted) = (client.unwrap(), accepted.unwrap());
+        let (mut ours, mut theirs) = if of_client { (client, accepted) } else { (accepted, client) };
+        // Tickets are read with it: a transport with octets that nobody read ends in a reset.
+        theirs.write_all(b"x").await.unwrap();
+        assert_eq!(ours.read(&mut [0; 9]).await.unwrap(), 1);
+        if resets {
+            ours.set_linger_reset().unwrap();
+        }
+        if announced {
+            ours.announce_close();
+        }
+        drop(ours);
+        let got = theirs.read(&mut [0; 9]).await.map_err(|error| error.kind());
+        assert_eq!(got, expected, "client {of_client}, announced {announced}, reset {resets}");
+    }
 }
 
 /// Faults A11 and A12: each refusal has its name.
@@ -261,7 +297,7 @@ fn settings_are_checked_whole() {
     let pki = Pki::new();
     let (a, b) = (pki.issue("a", &["a.example"], |_| {}), pki.issue("b", &["b.example"], |_| {}));
     let build = |certificate: &Path, key: &Path| {
-        let identity = Identity { certificate: certificate.to_owned(), key: key.to_owned() };
+        let identity = Identity { certificate: certificate.to_owned(), key: key.to_owned(), ocsp: None };
         ServerSettings { identities: vec![identity], ..ServerSettings::default() }
             .build()
             .unwrap_err()
@@ -278,7 +314,7 @@ fn settings_are_checked_whole() {
     let trust = Trust::Files(vec![empty]);
     assert!(ClientSettings { trust, ..ClientSettings::default() }.build().is_err());
     for trust in [Trust::Platform, Trust::Bundled, Trust::Anybody] {
-        ClientSettings { trust, tls13_only: true, ..ClientSettings::default() }.build().unwrap();
+        ClientSettings { trust, preset: Preset::Modern, ..ClientSettings::default() }.build().unwrap();
     }
 }
 
@@ -292,14 +328,8 @@ fn a_name_finds_its_certificate_among_many() {
         pki.issue("exact", &["Exact.wild.example"], |_| {}),
         pki.issue("again", &["first.example", "again.example"], |_| {}),
     ];
-    let provider = provider();
-    let pairs: Vec<_> = identities
-        .iter()
-        .map(|identity| {
-            let (chain, key) = identity.read().unwrap();
-            Arc::new(CertifiedKey::from_der(chain, key, &provider).unwrap())
-        })
-        .collect();
+    let loaded = Loaded::default();
+    let pairs: Vec<_> = identities.iter().map(|identity| identity.check(&loaded).unwrap()).collect();
     let chooser = ByName::new(pairs.clone());
     for (name, expected) in [
         (Some("first.example"), 0),
@@ -318,4 +348,149 @@ fn a_name_finds_its_certificate_among_many() {
         assert!(Arc::ptr_eq(chooser.choose(name).unwrap(), &pairs[expected]), "{name:?}");
     }
     assert!(ByName::new(Vec::new()).choose(Some("a.example")).is_none());
+}
+
+/// Takes any certificate, and keeps the OCSP response that came with it.
+#[derive(Debug)]
+struct Stapled(Arc<dyn ServerCertVerifier>, std::sync::Mutex<Vec<Vec<u8>>>);
+
+impl ServerCertVerifier for Stapled {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        response: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.1.lock().unwrap().push(response.to_vec());
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// RFC 6066 §8: a response is stapled while it holds, one that came later is taken, and none stops a handshake.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn responses_are_stapled_until_they_expire() {
+    const GOOD: &[u8] = include_bytes!("../ocsp/good.der");
+    const UNTIL: u64 = 4_733_510_400;
+    let pki = Pki::new();
+    let mut identity = pki.issue("a", &["a.example"], |params| {
+        let leaf = CertificateDer::from_pem_slice(include_bytes!("../certificate.pem")).unwrap();
+        params.serial_number =
+            Some(SerialNumber::from_slice(crate::certificate::serial_number(&leaf).unwrap()));
+    });
+    let file = pki.path.join("a.ocsp");
+    identity.ocsp = Some(file.clone());
+    let settings = ServerSettings { identities: vec![identity], ..ServerSettings::default() };
+    let kept =
+        Arc::new(Stapled(Arc::new(TrustAnybody(Preset::default().provider())), std::sync::Mutex::default()));
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let mut client = ClientConfig::builder_with_provider(Preset::default().provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(kept.clone())
+            .with_no_client_auth();
+        client.resumption = rustls::client::Resumption::disabled();
+        let client = Arc::new(client);
+        std::fs::remove_file(&file).ok();
+        for (now, content, outcome, expected) in [
+            (UNTIL - 100, None, "unreadable", &b""[..]),
+            (UNTIL - 100, Some(&b"junk"[..]), "it is no OCSP response in DER", b""),
+            (UNTIL - 100, Some(GOOD), "", GOOD),
+            (UNTIL, None, "it has expired", b""),
+        ] {
+            clock::set_unix_seconds(now);
+            if let Some(content) = content {
+                std::fs::write(&file, content).unwrap();
+            }
+            // At the end what was loaded in time is asked for once it is over: nothing is read again.
+            let config = settings.build().unwrap();
+            let stapling: Vec<_> = settings.staplings(clock::unix_seconds()).collect();
+            match &stapling[..] {
+                [Stapling { outcome: Ok(until), .. }] => assert_eq!((*until, outcome), (UNTIL as i64, "")),
+                [Stapling { outcome: Err(OcspProblem::Unreadable(_)), .. }] => {
+                    assert_eq!(outcome, "unreadable")
+                }
+                [Stapling { outcome: Err(why), .. }] => assert_eq!(why.to_string(), outcome),
+                other => panic!("{other:?}"),
+            }
+            let (shaken, _) = shake(&client, "a.example", &config, Link::default()).await;
+            shaken.unwrap();
+            assert_eq!(
+                kept.1.lock().unwrap().pop().as_deref(),
+                Some(expected),
+                "{version:?} {now} {outcome}"
+            );
+        }
+    }
+    clock::unset();
+}
+
+/// Fault A10: what each preset takes of versions and suites, and what it refuses; nothing of the library's that is not
+/// written out here.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn presets_take_their_versions_and_suites_and_no_others() {
+    use rustls::CipherSuite;
+    let pki = Pki::new();
+    let ecdsa = pki.issue("ecdsa", &["a.example"], |_| {});
+    let names: Vec<_> =
+        Preset::NAMES.iter().map(|(name, preset)| (*name, Preset::named(name), *preset)).collect();
+    assert!(names.iter().all(|(_, named, preset)| *named == Some(*preset)), "{names:?}");
+    assert_eq!((Preset::named("old"), Preset::named("Modern")), (None, None));
+    let all = Preset::Intermediate.provider().cipher_suites.clone();
+    assert_eq!(all.len(), 9);
+    for (preset, tls12) in [(Preset::Modern, false), (Preset::Intermediate, true)] {
+        let settings =
+            ServerSettings { identities: vec![ecdsa.clone()], preset, ..ServerSettings::default() };
+        let config = settings.build().unwrap();
+        for suite in &all {
+            let provider =
+                CryptoProvider { cipher_suites: vec![*suite], ..(*Preset::Intermediate.provider()).clone() };
+            let version =
+                if suite.tls13().is_some() { &rustls::version::TLS13 } else { &rustls::version::TLS12 };
+            let mut client = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots(&[pki.path.join("ca.pem")]).unwrap())
+                .with_no_client_auth();
+            client.alpn_protocols = vec![ALPN.to_vec()];
+            // The certificate is ECDSA's: suites that want an RSA key find none.
+            let of_rsa = matches!(
+                suite.suite(),
+                CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+            );
+            let expected = suite.tls13().is_some() || (tls12 && !of_rsa);
+            let (shaken, _) = shake(&Arc::new(client), "a.example", &config, Link::default()).await;
+            assert_eq!(shaken.is_ok(), expected, "{preset:?} {suite:?}");
+            if let Ok(stream) = shaken {
+                let agreed = stream.tls().unwrap().connection().negotiated_cipher_suite();
+                assert_eq!(agreed.map(|agreed| agreed.suite()), Some(suite.suite()));
+            }
+        }
+    }
 }

@@ -318,6 +318,17 @@ impl Metrics {
             let name = certificate.names.first().map_or("", String::as_str);
             w.sample("eleven_certificate_not_after_seconds", &[("name", name)], certificate.not_after_unix_s);
         }
+        w.family(
+            "eleven_certificate_ocsp_until_seconds",
+            Kind::Gauge,
+            "Until when the OCSP response given for a certificate is stapled; 0 if it is not.",
+        );
+        for certificate in lock(&self.certificates).iter() {
+            let Some(until) = certificate.ocsp_until_unix_s else { continue };
+            let name = certificate.names.first().map_or("", String::as_str);
+            let labels = [("name", name)];
+            w.sample("eleven_certificate_ocsp_until_seconds", &labels, until.unwrap_or(0));
+        }
         let draining = u8::from(self.is_draining());
         w.single("eleven_draining", Kind::Gauge, "Whether the server is finishing.", draining);
     }

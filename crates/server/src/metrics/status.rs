@@ -275,6 +275,7 @@ fn certificate(certificate: &CertificateInfo, now_unix_s: i64) -> Value {
         "names": certificate.names,
         "not_after_unix_s": certificate.not_after_unix_s,
         "days_left": left_s.div_euclid(86_400),
+        "ocsp": certificate.ocsp_until_unix_s.map(|until| json!({ "stapled_until_unix_s": until })),
     })
 }
 

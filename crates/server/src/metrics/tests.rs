@@ -205,10 +205,15 @@ async fn certificates_with_days_left() {
     let info = |days: i64| CertificateInfo {
         names: vec!["a.example".into()],
         not_after_unix_s: 1_000_000 + days * 86_400 + 5,
+        ocsp_until_unix_s: (days > 0).then_some(Some(1_000_600)),
     };
     metrics.set_certificates(vec![info(30), info(-2)]);
     let status = metrics.status();
     clock::unset();
+    assert_eq!(status["certificates"][0]["ocsp"]["stapled_until_unix_s"], 1_000_600);
+    assert!(status["certificates"][1]["ocsp"].is_null());
+    let text = metrics.exposition(Dialect::Prometheus);
+    assert!(text.contains("eleven_certificate_ocsp_until_seconds{name=\"a.example\"} 1000600\n"), "{text}");
     let left = |n: usize| status["certificates"][n]["days_left"].as_i64();
     assert_eq!((left(0), left(1)), (Some(30), Some(-2)));
     assert!(status["process"]["resident_bytes"].as_u64().unwrap() > 0);

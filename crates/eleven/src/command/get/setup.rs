@@ -19,6 +19,7 @@ use eleven_net::clock;
 use eleven_net::dial::{Dialer, Options as DialOptions};
 use eleven_net::resolve::{Limits as ResolveLimits, Resolver};
 use eleven_net::tls_config::{ClientSettings, Identity, Trust};
+use eleven_net::tls_preset::Preset;
 use eleven_semantics::redirect::Downgrade;
 use eleven_semantics::uri::{Uri, Userinfo};
 use eleven_semantics::{Fields, Known, Method, Version};
@@ -314,7 +315,7 @@ fn agent(options: &Get, first: &Uri, credentials: Credentials) -> Result<Agent, 
     };
     let identity = match (&options.cert, &options.key) {
         (Some(certificate), Some(key)) => {
-            Some(Identity { certificate: certificate.clone(), key: key.clone() })
+            Some(Identity { certificate: certificate.clone(), key: key.clone(), ocsp: None })
         }
         _ => None,
     };
@@ -322,7 +323,7 @@ fn agent(options: &Get, first: &Uri, credentials: Credentials) -> Result<Agent, 
         limits: Limits { field_section_bytes_max: 256 * 1024, field_lines_max: 500, ..Limits::default() },
         options: ProtocolOptions { http09: options.http09, ..ProtocolOptions::default() },
     };
-    let tls = ClientSettings { trust, identity, tls13_only: false };
+    let tls = ClientSettings { trust, identity, preset: Preset::default() };
     let connector = Connector::new(Dialer::new(resolver, dial), tls, Arc::new(protocol));
     let defaults = AgentOptions::default();
     let agent_options = AgentOptions {

@@ -307,7 +307,7 @@ impl Builder<'_> {
         };
         let identity = match (tls.text("certificate"), tls.text("key")) {
             (Some(certificate), Some(key)) => {
-                Some(Identity { certificate: self.path(certificate), key: self.path(key) })
+                Some(Identity { certificate: self.path(certificate), key: self.path(key), ocsp: None })
             }
             (None, None) => None,
             (Some(lonely), None) | (None, Some(lonely)) => {
@@ -315,7 +315,7 @@ impl Builder<'_> {
                 None
             }
         };
-        ClientSettings { trust, identity, tls13_only: tls.flag("tls13_only") }
+        ClientSettings { trust, identity, preset: super::preset(tls) }
     }
 
     /// `proxy = { upstream = … }`: a group by its name, or one server by its URL.
