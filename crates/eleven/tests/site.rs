@@ -751,3 +751,125 @@ fn a_cache_on_a_route_stays_over_a_reload() {
     }
     assert!(verdict("/page.txt").contains("HIT"), "the store stays");
 }
+
+/// A site that keeps to a listener is not reached by another, whatever name a client says (fault H10).
+#[test]
+fn sites_of_one_listener_are_not_reached_by_another() {
+    let folder = Folder::new();
+    for name in ["public", "inner", "named"] {
+        folder.write(&format!("{name}/who.txt"), name);
+    }
+    let config = r#"
+log.access = "off"
+[[listener]]
+address = "unix:inner.sock"
+[[site]]
+names = "a.test"
+root = "public"
+[[site]]
+listeners = "unix:inner.sock"
+root = "inner"
+[[site]]
+names = ["b.test", "b.test:8081"]
+listeners = "unix:inner.sock"
+root = "named"
+[[site]]
+names = "b.test"
+root = "public"
+"#;
+    let server = Server::configured(&folder, config);
+    let by_socket = |host: &str| {
+        let stream = std::os::unix::net::UnixStream::connect(folder.path().join("inner.sock")).unwrap();
+        let mut reader = Reader::new(stream);
+        let request = format!("GET /who.txt HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        reader.get_mut().write_all(request.as_bytes()).unwrap();
+        let response = reader.response("GET").unwrap();
+        (response.status, response.text())
+    };
+    let by_port = |host: &str| {
+        let response = ask(&server, &format!("GET /who.txt HTTP/1.1\nHost: {host}"));
+        (response.status, response.text())
+    };
+    for (host, port, socket) in [
+        ("a.test", (200, "public"), (200, "public")),
+        ("b.test", (200, "public"), (200, "named")),
+        ("b.test:8081", (200, "public"), (200, "named")),
+        ("nobody.test", (421, "421 Misdirected"), (200, "inner")),
+        ("", (421, "421 Misdirected"), (200, "inner")),
+    ] {
+        for (found, expected) in [(by_port(host), port), (by_socket(host), socket)] {
+            assert!(found.0 == expected.0 && found.1.starts_with(expected.1), "{host}: {found:?}");
+        }
+    }
+}
+
+/// What sites bring along from nginx, Apache and Netlify: patterns, many redirections, logs of routes.
+#[test]
+fn patterns_redirections_and_logs_of_routes() {
+    let folder = Folder::new();
+    folder.write("www/user.html", "user");
+    folder.write("www/old.sql", "secret");
+    folder.write("www/docs/x.sql", "open");
+    folder.write(
+        "redirects.txt",
+        "# shop\n/shop/shoes /store/shoes 301\n/shop/* https://shop.test/{rest}{query}\n",
+    );
+    let config = r#"
+log.access = "all.log"
+log.format = "{target}"
+[[site]]
+root = "www"
+[site.redirects]
+file = "redirects.txt"
+status = "302"
+paths = { "/feed" = "/rss.xml" }
+[[site.route]]
+pattern = '(?i)\.(sql|bak)$'
+fixed = { status = 403 }
+[[site.route]]
+pattern = "^/user/([0-9]+)$"
+rewrite = "/user.html?id={1}"
+files = { root = "www" }
+[[site.route]]
+pattern = "^/(..)/p/(.*)$"
+redirect = { to = "/p/{2}?lang={1}" }
+[[site.route]]
+path = "/docs"
+files = { root = "www" }
+log.access = "off"
+[[site.route]]
+path = "/own"
+fixed = { text = "x" }
+log.access = "own.log"
+"#;
+    let mut server = Server::configured(&folder, config);
+    for (target, status, expected) in [
+        ("/feed", 302, "/rss.xml"),
+        ("/feed/", 404, ""),
+        ("/shop/shoes", 301, "/store/shoes"),
+        ("/shop/hats/x?y=1", 302, "https://shop.test/hats/x?y=1"),
+        ("/shop", 302, "https://shop.test/"),
+        ("/old.sql", 403, ""),
+        ("/old%2Esql", 403, ""),
+        ("/x/y.BAK", 403, ""),
+        ("/docs/x.sql", 200, "open"),
+        ("/user/17", 200, "user"),
+        ("/user/17x", 404, ""),
+        ("/de/p/a&b", 308, "/p/a&b?lang=de"),
+        ("/?&/p/x", 404, ""),
+        ("/%26%3D/p/x", 308, "/p/x?lang=%26%3D"),
+        ("/own", 200, "x"),
+    ] {
+        let response = server.get(target);
+        assert_eq!(response.status, status, "{target}");
+        let text = response.text();
+        let said = response.field("Location").unwrap_or(&text);
+        assert!(said.starts_with(expected), "{target}: {said}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.wait(), Some(0));
+    let log = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(log("own.log"), "/own\n");
+    assert!(log("all.log").contains("/user/17\n") && !log("all.log").contains("/docs"), "{}", log("all.log"));
+    assert!(!log("all.log").contains("/own"));
+}

@@ -95,7 +95,13 @@ mod tests {
 
     #[test]
     fn only_what_is_under_way_is_answered() {
-        let nobody = Rc::new(Peer { address: None, scheme: Scheme::Http, local_port: 80, server_name: None });
+        let nobody = Rc::new(Peer {
+            address: None,
+            scheme: Scheme::Http,
+            local_port: 80,
+            listener: None,
+            server_name: None,
+        });
         let ask = |target: &str| {
             let mut request = Request::new(nobody.clone());
             request.head.target = RequestTarget::parse(&request.head.method, target.as_bytes()).unwrap();

@@ -60,8 +60,10 @@ pub struct Plan {
     pub server_field: Box<str>,
     /// The store of routes with a cache.
     pub cache: Option<CachePlan>,
-    /// Which site answers for a name.
+    /// Which site answers for a name, where the listener has no sites of its own.
     pub names: SiteMap<Arc<Site>>,
+    /// The same for listeners that have sites of their own; sites that answer everywhere are among them.
+    pub names_by_listener: Vec<(ListenAddr, SiteMap<Arc<Site>>)>,
     /// Every site, as written.
     pub sites: Vec<Arc<Site>>,
 }
@@ -340,6 +342,17 @@ impl Plan {
             what.push("`user`, `group`, `sandbox`, `pid_file` or `drain_timeout`");
         }
         what
+    }
+
+    /// The sites that answer at a listener.
+    pub fn names_of(&self, listener: Option<&ListenAddr>) -> &SiteMap<Arc<Site>> {
+        let own = || self.names_by_listener.iter().find(|(address, _)| Some(address) == listener);
+        // Mostly there are none.
+        if self.names_by_listener.is_empty() {
+            &self.names
+        } else {
+            own().map_or(&self.names, |(_, names)| names)
+        }
     }
 
     /// Every route, by its index.

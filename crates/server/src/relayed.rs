@@ -2,6 +2,7 @@
 //! Only trusted relays may connect at all where it is spoken, and each must say it; nothing is guessed. What a header
 //! looks like is `net`'s.
 
+use crate::request::Local;
 use crate::worker::Worker;
 use crate::{secure, session};
 use eleven_net::ledger::{Phase, Slot};
@@ -37,7 +38,7 @@ pub(crate) struct Accepted {
     pub stream: Stream,
     pub peer: PeerAddr,
     /// The port of the listener.
-    pub local_port: u16,
+    pub local: Local,
     pub slot: Slot,
 }
 
@@ -49,7 +50,7 @@ pub(crate) async fn serve(
     relays: Arc<Relays>,
     tls: Option<Arc<ServerConfig>>,
 ) {
-    let Accepted { mut stream, peer, local_port, slot } = accepted;
+    let Accepted { mut stream, peer, mut local, slot } = accepted;
     if !relays.trust(&peer) {
         return tracing::debug!(%peer, "a connection that does not come from a trusted relay is closed");
     }
@@ -58,12 +59,14 @@ pub(crate) async fn serve(
         header = proxy_protocol::read(&mut stream) => header,
         () = secure::given_up(&slot) => return,
     };
-    let (peer, local_port) = match header {
+    let peer = match header {
         // The relay speaks for itself, as when it looks whether we are there.
-        Ok(Header::Local) => (peer, local_port),
+        Ok(Header::Local) => peer,
         Ok(Header::Proxied { source, destination }) => {
-            let port = if destination.port() == 0 { local_port } else { destination.port() };
-            (PeerAddr::Ip(source), port)
+            if destination.port() != 0 {
+                local.port = destination.port();
+            }
+            PeerAddr::Ip(source)
         }
         Err(error) => return tracing::debug!(%peer, %error, "a relay did not say who its connection is from"),
     };
@@ -73,7 +76,7 @@ pub(crate) async fn serve(
         return tracing::debug!(%peer, ?why, "a connection was refused");
     }
     match tls {
-        None => session::serve(stream, peer, local_port, slot, worker).await,
-        Some(config) => secure::serve(stream, peer, local_port, slot, worker, config).await,
+        None => session::serve(stream, peer, local, slot, worker).await,
+        Some(config) => secure::serve(stream, peer, local, slot, worker, config).await,
     }
 }

@@ -4,12 +4,14 @@
 use crate::response::InterimSender;
 use bytes::Bytes;
 use eleven_messaging::{Expectation, Framing, RequestHead};
+use eleven_net::listener::ListenAddr;
 use eleven_net::pipe::PipeReader;
 use eleven_semantics::names::Known;
 use eleven_semantics::target::{self, Authority, Form, InvalidPath, InvalidTarget, RequestTarget, Scheme};
 use eleven_semantics::{Fields, Method};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Who is at the other end of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Peer {
     pub scheme: Scheme,
     /// The port of the listener, for the target URI where no other is named; 0 if unknown.
     pub local_port: u16,
+    /// The listener that it came by, as it is called in the configuration; `None` if unknown.
+    pub listener: Option<Arc<ListenAddr>>,
     /// The name by which the certificate was chosen (SNI).
     pub server_name: Option<Box<str>>,
 }
@@ -29,6 +33,15 @@ impl Peer {
     pub fn ip(&self) -> Option<IpAddr> {
         self.address.map(|address| address.ip().to_canonical())
     }
+}
+
+/// Where a connection came in.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    /// The port; 0 if there is none.
+    pub port: u16,
+    /// The listener, as it is called in the configuration.
+    pub listener: Option<Arc<ListenAddr>>,
 }
 
 /// The content of a request.

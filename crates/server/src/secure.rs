@@ -2,6 +2,7 @@
 //! TLS port is told so in plain HTTP (fault A19). What TLS is made of is `net`'s.
 
 use crate::acme;
+use crate::request::Local;
 use crate::session;
 use crate::worker::Worker;
 use eleven_net::ledger::{Phase, Slot, Verdict};
@@ -21,7 +22,7 @@ const PLAIN_ON_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
 pub(crate) async fn serve(
     stream: Stream,
     peer: PeerAddr,
-    local_port: u16,
+    local: Local,
     slot: Slot,
     worker: Rc<Worker>,
     config: Arc<ServerConfig>,
@@ -44,7 +45,7 @@ pub(crate) async fn serve(
         }
         Ok(tls) => {
             worker.recorder().handshake(Ok(()));
-            session::serve(Stream::Tls(Box::new(tls)), peer, local_port, slot, worker).await;
+            session::serve(Stream::Tls(Box::new(tls)), peer, local, slot, worker).await;
         }
         Err(AcceptError::NotTls(plain)) => {
             worker.recorder().handshake(Err("not-tls"));

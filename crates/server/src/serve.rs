@@ -5,6 +5,7 @@
 use crate::access_log::{self, AccessLog};
 use crate::metrics::Metrics;
 use crate::relayed::{self, Accepted, Relays};
+use crate::request::Local;
 use crate::secure;
 use crate::service::Service;
 use crate::session;
@@ -130,7 +131,7 @@ enum Order {
     /// Serve with these from now on.
     Serve { service: MakeService, settings: Settings, caps: Caps, log: Option<NewLog> },
     /// Accept from these sockets, too.
-    Listen { number: u64, sockets: Vec<Bound>, tls: TlsSlot, relays: RelaySlot },
+    Listen { number: u64, sockets: Vec<Bound>, endpoint: Endpoint },
     /// Give up the sockets of this number.
     Cease(u64),
     /// Another process accepts from now on. What runs may go on for so long.
@@ -312,8 +313,8 @@ async fn work(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>, he
                     worker.replace_log(log.as_ref().map(|log| log.worker()));
                 }
             }
-            Some(Order::Listen { number, sockets, tls, relays }) => {
-                accepting.insert(number, accept(&worker, sockets, &tls, &relays));
+            Some(Order::Listen { number, sockets, endpoint }) => {
+                accepting.insert(number, accept(&worker, sockets, &endpoint));
             }
             Some(Order::Cease(number)) => {
                 if let Some(accepting) = accepting.remove(&number) {
@@ -372,7 +373,9 @@ impl Accepting {
     }
 }
 
-fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot, relays: &RelaySlot) -> Accepting {
+fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, endpoint: &Endpoint) -> Accepting {
+    let Endpoint { address, tls, relays } = endpoint;
+    let name = Arc::new(address.clone());
     let (cease, ceased) = watch::channel(None);
     let mut tasks = Vec::new();
     for bound in sockets {
@@ -385,21 +388,22 @@ fn accept(worker: &Rc<Worker>, sockets: Vec<Bound>, tls: &TlsSlot, relays: &Rela
             }
         };
         let (worker, tls, relays) = (worker.clone(), tls.clone(), relays.clone());
+        let local = Local { port, listener: Some(name.clone()) };
         let mut ceased = ceased.clone();
         tasks.push(tokio::task::spawn_local(async move {
             let serve = |stream: Stream, peer: PeerAddr, slot| {
                 worker.recorder().accepted();
-                let worker = worker.clone();
+                let (worker, local) = (worker.clone(), local.clone());
                 match (relays.load_full(), tls.load_full()) {
                     (Some(relays), tls) => {
-                        let accepted = Accepted { stream, peer, local_port: port, slot };
+                        let accepted = Accepted { stream, peer, local, slot };
                         tokio::task::spawn_local(relayed::serve(accepted, worker, relays, tls))
                     }
                     (None, None) => {
-                        tokio::task::spawn_local(session::serve(stream, peer, port, slot, worker))
+                        tokio::task::spawn_local(session::serve(stream, peer, local, slot, worker))
                     }
                     (None, Some(config)) => {
-                        tokio::task::spawn_local(secure::serve(stream, peer, port, slot, worker, config))
+                        tokio::task::spawn_local(secure::serve(stream, peer, local, slot, worker, config))
                     }
                 };
             };
@@ -460,8 +464,7 @@ impl Running {
         for (worker, sockets) in self.workers.iter().zip(&opened.of_workers) {
             let sockets: io::Result<Vec<Bound>> = sockets.iter().map(Bound::try_clone).collect();
             let (number, endpoint) = (opened.number, opened.endpoint.clone());
-            let Endpoint { tls, relays, .. } = endpoint;
-            let _ = worker.orders.send(Order::Listen { number, sockets: sockets?, tls, relays });
+            let _ = worker.orders.send(Order::Listen { number, sockets: sockets?, endpoint });
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ mod tests;
 
 use crate::metrics::Exchange;
 use crate::record::Record;
-use crate::request::{Peer, Request, RequestContent};
+use crate::request::{Local, Peer, Request, RequestContent};
 use crate::response::{Content, Response};
 use crate::service;
 use crate::worker::{Scratch, Worker};
@@ -66,7 +66,7 @@ enum Turn {
 pub fn serve(
     stream: Stream,
     peer: PeerAddr,
-    local_port: u16,
+    local: Local,
     slot: Slot,
     worker: Rc<Worker>,
 ) -> impl Future<Output = ()> {
@@ -87,7 +87,13 @@ pub fn serve(
         slot,
         number: worker.next_connection(),
         worker,
-        peer: Rc::new(Peer { address, scheme, local_port, server_name }),
+        peer: Rc::new(Peer {
+            address,
+            scheme,
+            local_port: local.port,
+            listener: local.listener,
+            server_name,
+        }),
         carry: Vec::new(),
         awaited: None,
     })

@@ -25,6 +25,7 @@ use crate::request::{ContentReader, Request, RequestContent};
 use crate::response::{Content, Response, ResponseFields};
 use crate::route::{Match, Routed};
 use crate::service::Service;
+use crate::site::SiteMap;
 use crate::site_log::{self, Logs, SiteLogs};
 use crate::store;
 use crate::worker::Worker;
@@ -472,7 +473,7 @@ impl Steps {
         request.find_path();
         let (request, scheme) = (&*request, request.scheme());
         let authority = request.authority();
-        let Some(site) = self.plan.names.find(Some(&authority), scheme) else {
+        let Some(site) = self.names(request).find(Some(&authority), scheme) else {
             return Goal::Misdirected;
         };
         if !self.is_rightly_secured(request, &authority, site) {
@@ -494,6 +495,11 @@ impl Steps {
         }
     }
 
+    /// The sites of the listener that a request came by.
+    fn names(&self, request: &Request) -> &SiteMap<Arc<Site>> {
+        self.plan.names_of(request.peer.listener.as_deref())
+    }
+
     /// 9110-7.4-01, 9110-7.4-02: `https` is answered over TLS only, and under a certificate only for the site that it
     /// was chosen for. Gateways that are trusted speak for others as they like, and a proxy's targets are not ours.
     fn is_rightly_secured(&self, request: &Request, authority: &Authority<'_>, site: &Arc<Site>) -> bool {
@@ -505,7 +511,7 @@ impl Steps {
         }
         let of_other = other_name.map(|name| Authority { host: name.as_bytes(), port: authority.port });
         let same_certificate = of_other.as_ref().is_none_or(|other| {
-            let other = self.plan.names.find(Some(other), request.scheme());
+            let other = self.names(request).find(Some(other), request.scheme());
             other.is_none_or(|other| other.certificate == site.certificate)
         });
         let is_forward =

@@ -145,7 +145,13 @@ impl Worker {
         log: Option<access_log::Worker>,
         recorder: Recorder,
     ) -> Rc<Worker> {
-        let nobody = Rc::new(Peer { address: None, scheme: Scheme::Http, local_port: 0, server_name: None });
+        let nobody = Rc::new(Peer {
+            address: None,
+            scheme: Scheme::Http,
+            local_port: 0,
+            listener: None,
+            server_name: None,
+        });
         Rc::new(Worker {
             service: RefCell::new(service),
             settings: RefCell::new(Rc::new(settings)),

@@ -620,6 +620,12 @@ pub static SITE: Section = Section {
             "Its host names, the canonical one first. A name with a port answers on that port only. None: it answers for every name that no other site has.",
         ),
         key(
+            "listeners",
+            Kind::List(&Kind::Text("the `address` of a `[[listener]]`")),
+            Is("[]"),
+            "Only requests that come in there. Where it has the same name as a site that answers everywhere, it goes first. None: all listeners.",
+        ),
+        key(
             "redirect_names",
             Kind::List(&HOST),
             Is("[]"),

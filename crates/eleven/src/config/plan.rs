@@ -67,6 +67,60 @@ pub fn build(root: &Table, sources: &Sources, report: &mut Report) -> Plan {
     builder.plan(root)
 }
 
+/// The sites, and how they are found.
+#[derive(Default)]
+struct Sites {
+    all: Vec<Arc<Site>>,
+    names: SiteMap<Arc<Site>>,
+    by_listener: Vec<(ListenAddr, SiteMap<Arc<Site>>)>,
+}
+
+/// What a site answers for: a name, or every name that nobody has.
+struct Claim<W> {
+    what: W,
+    span: Span,
+    /// Only there; everywhere if empty.
+    listeners: Vec<ListenAddr>,
+    site: Arc<Site>,
+}
+
+/// All claims.
+#[derive(Default)]
+struct Named {
+    names: Vec<Claim<HostPattern>>,
+    defaults: Vec<Claim<()>>,
+}
+
+impl Named {
+    /// What leads where at a listener, or at those that no site keeps to. A site that keeps to it goes before one that
+    /// answers everywhere.
+    fn map(&self, listener: Option<&ListenAddr>) -> SiteMap<Arc<Site>> {
+        let mut map = SiteMap::default();
+        let is_own = |listeners: &[ListenAddr]| listener.is_some_and(|own| listeners.contains(own));
+        for own in [true, false] {
+            let holds = |listeners: &[ListenAddr]| match own {
+                true => is_own(listeners),
+                false => listeners.is_empty(),
+            };
+            for claim in self.names.iter().filter(|claim| holds(&claim.listeners)) {
+                // What is there already goes before.
+                let _ = map.insert(&claim.what, claim.site.clone());
+            }
+        }
+        let default = self.defaults.iter().find(|claim| is_own(&claim.listeners));
+        let default = default.or_else(|| self.defaults.iter().find(|claim| claim.listeners.is_empty()));
+        if let Some(claim) = default {
+            map.set_default(claim.site.clone());
+        }
+        map
+    }
+}
+
+/// Whether two sites would answer the same request if they had the same name.
+fn meet(one: &[ListenAddr], other: &[ListenAddr]) -> bool {
+    (one.is_empty() && other.is_empty()) || one.iter().any(|listener| other.contains(listener))
+}
+
 struct Builder<'a> {
     report: &'a mut Report,
     sources: &'a Sources,
@@ -153,7 +207,7 @@ impl Builder<'_> {
         let admin = root.section("admin").and_then(|admin| self.admin(admin));
         let cache = root.section("cache").map(|cache| self.cache(cache));
         self.cache_rules = root.section("cache").map(|cache| self.cache_rules(cache));
-        let (names, sites) = self.sites(root);
+        let Sites { all: sites, names, by_listener: names_by_listener } = self.sites(root);
         // The session cuts at the highest; what is lower is cut where the route is known.
         let of_routes =
             sites.iter().flat_map(|site| site.routes.iter()).map(|(_, route)| route.policy.content_bytes_max);
@@ -179,6 +233,7 @@ impl Builder<'_> {
             cache,
             server_field,
             names,
+            names_by_listener,
             sites,
         }
     }
@@ -450,14 +505,13 @@ impl Builder<'_> {
         }
     }
 
-    fn sites(&mut self, root: &Table) -> (SiteMap<Arc<Site>>, Vec<Arc<Site>>) {
-        let mut map = SiteMap::default();
-        let mut sites = Vec::new();
-        let mut taken: Vec<(HostPattern, Span)> = Vec::new();
-        let mut default: Option<Span> = None;
+    fn sites(&mut self, root: &Table) -> Sites {
+        let mut sites = Sites::default();
+        let mut named = Named::default();
         for table in root.sections("site") {
             let names = self.hosts(table, "names");
             let redirect_names = self.hosts(table, "redirect_names");
+            let listeners = self.site_listeners(table);
             let policy = self.policy(table, None);
             let host: Box<str> = match names.iter().find(|(name, _)| !name.is_wildcard()) {
                 Some((name, _)) => name.to_string().into(),
@@ -466,8 +520,7 @@ impl Builder<'_> {
             let name: Arc<str> = names.first().map_or("default".into(), |(name, _)| name.to_string().into());
             let site = Arc::new(self.site(table, name, host, policy));
             for (pattern, span) in &names {
-                self.claim(&mut taken, pattern, span);
-                let _ = map.insert(pattern, site.clone());
+                self.claim(&mut named, pattern, span, &listeners, &site);
             }
             if !redirect_names.is_empty() {
                 if site.host.is_empty() {
@@ -479,44 +532,90 @@ impl Builder<'_> {
                 }
                 let elsewhere = Arc::new(self.redirect_site(&site));
                 for (pattern, span) in &redirect_names {
-                    self.claim(&mut taken, pattern, span);
-                    let _ = map.insert(pattern, elsewhere.clone());
+                    self.claim(&mut named, pattern, span, &listeners, &elsewhere);
                 }
-                sites.push(elsewhere);
+                sites.all.push(elsewhere);
             }
             if names.is_empty() || table.flag("default") {
                 let span = if names.is_empty() { table.span.clone() } else { table.span_of("default") };
-                match &default {
+                let before = named.defaults.iter().find(|other| meet(&other.listeners, &listeners));
+                match before.map(|before| before.span.clone()) {
                     Some(before) => {
-                        let before = before.clone();
                         self.error(&span, "a second default site")
                             .help(
                                 "a site is the default if it says `default = true` or has no `names`".into(),
                             )
                             .related(before, "the first");
                     }
-                    None => {
-                        default = Some(span);
-                        map.set_default(site.clone());
-                    }
+                    None => named.defaults.push(Claim { what: (), span, listeners, site: site.clone() }),
                 }
             }
-            sites.push(site);
+            sites.all.push(site);
         }
         if !root.is_written("site") && !root.doubtful {
             self.error(&(0..0), "there is no site")
                 .help("add a `[[site]]` with a `root`, for example `root = \"/var/www\"`".into());
         }
-        (map, sites)
+        sites.names = named.map(None);
+        let mut own: Vec<&ListenAddr> = Vec::new();
+        for listener in named
+            .names
+            .iter()
+            .flat_map(|claim| &claim.listeners)
+            .chain(named.defaults.iter().flat_map(|claim| &claim.listeners))
+        {
+            if !own.contains(&listener) {
+                own.push(listener);
+            }
+        }
+        sites.by_listener =
+            own.into_iter().map(|listener| (listener.clone(), named.map(Some(listener)))).collect();
+        sites
     }
 
-    fn claim(&mut self, taken: &mut Vec<(HostPattern, Span)>, pattern: &HostPattern, span: &Span) {
-        match taken.iter().find(|(other, _)| other == pattern) {
-            Some((_, before)) => {
-                let before = before.clone();
+    /// The listeners that a site keeps to; none for all of them.
+    fn site_listeners(&mut self, table: &Table) -> Vec<ListenAddr> {
+        let mut listeners = Vec::new();
+        for text in table.texts("listeners") {
+            let address = read_address(text.text, self.base(text.span));
+            match address {
+                Ok(address) if self.listeners.contains(&address) => listeners.push(address),
+                Ok(_) => {
+                    let known: Vec<String> =
+                        self.listeners.iter().map(|known| format!("`{known}`")).collect();
+                    self.error(
+                        text.span,
+                        format!("there is no `[[listener]]` with the address `{}`", text.text),
+                    )
+                    .help(format!("there are {}", known.join(", ")));
+                }
+                Err(reason) => {
+                    self.complain(text.span, format!("`{}` is no address to listen on: {reason}", text.text));
+                }
+            }
+        }
+        listeners
+    }
+
+    fn claim(
+        &mut self,
+        named: &mut Named,
+        pattern: &HostPattern,
+        span: &Span,
+        listeners: &[ListenAddr],
+        site: &Arc<Site>,
+    ) {
+        let mut others = named.names.iter().filter(|other| other.what == *pattern);
+        match others.find(|other| meet(&other.listeners, listeners)).map(|before| before.span.clone()) {
+            Some(before) => {
                 self.error(span, format!("`{pattern}` leads to two sites")).related(before, "the first");
             }
-            None => taken.push((pattern.clone(), span.clone())),
+            None => named.names.push(Claim {
+                what: pattern.clone(),
+                span: span.clone(),
+                listeners: listeners.to_vec(),
+                site: site.clone(),
+            }),
         }
     }
 

@@ -39,8 +39,13 @@ async fn fill(cache: &Arc<Cache>, target: &str) {
 }
 
 async fn ask(cache: &Arc<Cache>, method: Method, target: &str) -> (u16, Value) {
-    let mut request =
-        Request::new(Rc::new(Peer { address: None, scheme: Scheme::Http, local_port: 0, server_name: None }));
+    let mut request = Request::new(Rc::new(Peer {
+        address: None,
+        scheme: Scheme::Http,
+        local_port: 0,
+        listener: None,
+        server_name: None,
+    }));
     request.head.target = RequestTarget::parse(&method, target.as_bytes()).unwrap();
     request.head.method = method;
     let response = match answer(cache.clone(), &mut request) {

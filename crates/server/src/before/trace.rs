@@ -114,7 +114,8 @@ mod tests {
     const CAME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn marked(plan: TracePlan, trusted: bool, lines: &[(&str, &str)]) -> (Request, Option<Box<[u8]>>) {
-        let peer = Peer { address: None, scheme: Scheme::Http, local_port: 80, server_name: None };
+        let peer =
+            Peer { address: None, scheme: Scheme::Http, local_port: 80, listener: None, server_name: None };
         let mut request = Request::new(Rc::new(peer));
         for (name, value) in lines {
             request.head.fields.push(*name, value).unwrap();

@@ -5,6 +5,7 @@
 use super::*;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
+use crate::request::Local;
 use crate::service::Service;
 use crate::session::serve;
 use crate::worker::{Settings, Worker};
@@ -111,7 +112,13 @@ fn network(root: &Path, line: &Rc<Line>) -> Rc<dial::Network> {
         let (client, server) = duplex(line.rng.borrow_mut().bits(), forth, back);
         let slot = ledger.enter(None).expect("room for a connection");
         let stream = Stream::Memory(Box::new(server));
-        tokio::task::spawn_local(serve(stream, PeerAddr::Memory, 80, slot, worker.clone()));
+        tokio::task::spawn_local(serve(
+            stream,
+            PeerAddr::Memory,
+            Local { port: 80, listener: None },
+            slot,
+            worker.clone(),
+        ));
         Ok(Stream::Memory(Box::new(client)))
     })
 }

@@ -97,7 +97,8 @@ impl Site {
     }
 
     pub fn request(&self, method: Method, target: &str, lines: &[(&str, &str)]) -> Request {
-        let peer = Peer { address: None, scheme: Scheme::Http, local_port: 80, server_name: None };
+        let peer =
+            Peer { address: None, scheme: Scheme::Http, local_port: 80, listener: None, server_name: None };
         let mut request = Request::new(Rc::new(peer));
         request.head.target = RequestTarget::parse(&method, target.as_bytes()).unwrap();
         request.head.method = method;

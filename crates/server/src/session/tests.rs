@@ -6,6 +6,7 @@ use super::serve;
 use crate::echo::Echo;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
+use crate::request::Local;
 use crate::service::Service;
 use crate::worker::{Settings, Worker};
 use eleven_net::ledger::{Caps, Ledger};
@@ -172,7 +173,13 @@ fn simulate(rng: &mut Rng, octets: Vec<u8>, forth: Link, back: Link, half_close:
         let (client, server) = duplex(seed, forth, back);
         let slot = ledger.enter(None).unwrap();
         let stream = Stream::Memory(Box::new(server));
-        let served = tokio::task::spawn_local(serve(stream, PeerAddr::Memory, 80, slot, worker));
+        let served = tokio::task::spawn_local(serve(
+            stream,
+            PeerAddr::Memory,
+            Local { port: 80, listener: None },
+            slot,
+            worker,
+        ));
         let got = talk(client, octets, half_close).await;
         // Idle time-outs and lingering end every connection sooner or later.
         tokio::time::timeout(Duration::from_secs(600), served).await.expect("the session hangs").unwrap();
@@ -314,7 +321,13 @@ where
         let (ours, theirs) = duplex(1, Link::default(), Link::default());
         let slot = ledger.enter(None).unwrap();
         let stream = Stream::Memory(Box::new(theirs));
-        let served = tokio::task::spawn_local(serve(stream, PeerAddr::Memory, 80, slot, worker));
+        let served = tokio::task::spawn_local(serve(
+            stream,
+            PeerAddr::Memory,
+            Local { port: 80, listener: None },
+            slot,
+            worker,
+        ));
         let result = client(ours, ledger).await;
         tokio::time::timeout(Duration::from_secs(600), served).await.expect("the session hangs").unwrap();
         result

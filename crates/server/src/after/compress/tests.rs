@@ -66,7 +66,7 @@ fn go(
 
 fn request_for(target: &str) -> Request {
     let scheme = eleven_semantics::target::Scheme::Http;
-    let peer = Peer { address: None, scheme, local_port: 0, server_name: None };
+    let peer = Peer { address: None, scheme, local_port: 0, listener: None, server_name: None };
     let mut request = Request::new(std::rc::Rc::new(peer));
     request.head.target = RequestTarget::parse(&Method::Get, target.as_bytes()).unwrap();
     request

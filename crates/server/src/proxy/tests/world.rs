@@ -3,6 +3,7 @@
 //! shares nothing with the product.
 
 use super::*;
+use crate::request::Local;
 use crate::session::serve;
 use crate::worker::Worker;
 use eleven_net::PeerAddr;
@@ -187,7 +188,13 @@ pub(super) fn simulate(
             let (client, server) = duplex(world.seed.get(), forth, back);
             let slot = ledger.enter(None).unwrap();
             let stream = Stream::Memory(Box::new(server));
-            let served = tokio::task::spawn_local(serve(stream, PeerAddr::Memory, 80, slot, worker.clone()));
+            let served = tokio::task::spawn_local(serve(
+                stream,
+                PeerAddr::Memory,
+                Local { port: 80, listener: None },
+                slot,
+                worker.clone(),
+            ));
             running.push((served, tokio::task::spawn_local(talk(client, octets, half_close))));
         }
         let mut all = Vec::new();
