@@ -1,6 +1,6 @@
 //! Caches side by side: eleven, nginx, Varnish and Squid in front of the same origin server, each with the same memory,
-//! and the smallest program that could answer. Hits of three sizes, misses, and a mix of many objects that does not fit
-//! into memory. Configurations stand here in full.
+//! and the smallest program that could answer. Hits of three sizes, misses, a mix of many objects that does not fit
+//! into memory, and many clients at once for one that has expired. Configurations stand here in full.
 
 use crate::load::{self, Asking, Rate};
 use crate::peers::{self, PAGE_BYTES, SMALL_BYTES, Site};
@@ -16,6 +16,8 @@ const MIB_BYTES: usize = 1 << 20;
 const OBJECT_BYTES: usize = 4096;
 /// Objects of the mix: ten times what fits into memory.
 const OBJECTS: usize = 160_000;
+/// Clients at once for one object.
+const CLIENTS: usize = 1000;
 /// Memory of each cache.
 const MEMORY_MIB: usize = 64;
 
@@ -46,7 +48,29 @@ pub fn compare(eleven: &Path, site: &Site, asking: &Asking<'_>, options: &Option
     let title = "A miss that is stored, 4 KiB (the origin server shares the load's core)";
     crate::rates(title, &programs, &misses, OBJECT_BYTES, options)?;
     drop(programs);
-    mix(eleven, site, &origin, asking, options)
+    mix(eleven, site, &origin, asking, options)?;
+    expired(eleven, site, &origin, options)
+}
+
+/// How many of [`CLIENTS`] requests at once for one expired object reach the origin server, which takes two seconds.
+fn expired(eleven: &Path, site: &Site, origin: &Program, options: &Options) -> Result<(), String> {
+    println!(
+        "\n### {CLIENTS} clients at once for one expired object\n\n| program | requests to the origin server |\n|---|---|"
+    );
+    for program in caches(eleven, site, origin.port)? {
+        let mut counts = Vec::new();
+        for round in 0..options.rounds {
+            let path = format!("/brief/{}-{round}", program.port);
+            load::at_once(&program, &path, 1, OBJECT_BYTES)?;
+            // Not a race: the object is stale after one second, and three make it surely so.
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            let before = asked(origin)?;
+            load::at_once(&program, &path, CLIENTS, OBJECT_BYTES)?;
+            counts.push(asked(origin)? - before - 1.0);
+        }
+        println!("| {} | {:.0} |", program.name, median(counts));
+    }
+    Ok(())
 }
 
 /// Zipf(0.9) over ten times as many octets as fit into memory.

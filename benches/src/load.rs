@@ -158,6 +158,28 @@ fn hold(program: &Program, path: &str, count: usize) -> Result<Vec<Reader<TcpStr
     Ok(held)
 }
 
+/// Asks for `path` on `count` connections at once, and reads every answer.
+///
+/// # Errors
+/// When any answer is not a 200 of `body_bytes`.
+pub fn at_once(program: &Program, path: &str, count: usize, body_bytes: usize) -> Result<(), String> {
+    let mut readers = Vec::with_capacity(count);
+    for _ in 0..count {
+        readers.push(Reader::new(connect(program)?));
+    }
+    for reader in &mut readers {
+        ask(reader.get_mut(), path)?;
+    }
+    for reader in &mut readers {
+        let response = reader.response("GET")?;
+        if (response.status, response.body.len()) != (200, body_bytes) {
+            let got = (response.status, response.body.len());
+            return Err(format!("{} answers {path} with {got:?}", program.name));
+        }
+    }
+    Ok(())
+}
+
 /// Resident octets that the program grows by for each of `count` clients that ask for `path` and read nothing of the
 /// answer.
 ///
@@ -331,7 +353,11 @@ fn drip(
     Ok(())
 }
 
-fn connect(program: &Program) -> Result<TcpStream, String> {
+/// Connects, with a limit of time for each read.
+///
+/// # Errors
+/// When it cannot.
+pub fn connect(program: &Program) -> Result<TcpStream, String> {
     let stream =
         TcpStream::connect(program.address()).map_err(|e| format!("{}: connect: {e}", program.name))?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(|e| e.to_string())?;

@@ -11,6 +11,7 @@ mod many_sites;
 mod peers;
 mod process;
 mod relay;
+mod restart;
 mod smallest;
 mod soak;
 
@@ -27,7 +28,7 @@ cargo run --release -p eleven-benches -- [--rounds N] [--seconds N] [--only NAME
   --seconds N    length of one run of wrk (default 3)
   --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway,
                  gateway-browser, gateway-large, gateway-slow, tunnel; and not part of everything: cache (against
-                 nginx, Varnish and Squid), and for clients download, many, delayed, limited, line
+                 nginx, Varnish and Squid), restart (of a cache on disk), and for clients download, many, delayed, limited, line
   --eleven PATH  the program to measure, instead of building it
 
 Needs taskset and wrk; for clients bash and nginx, and curl, wget2, aria2c where they are installed. nginx (and haproxy, for gateway) are left out when they are not installed.";
@@ -171,6 +172,9 @@ fn compare(options: &Options) -> Result<(), String> {
     }
     if options.only.as_ref().is_some_and(|only| only.iter().any(|name| name == "cache")) {
         caches::compare(&eleven, &site, &asking, options)?;
+    }
+    if options.only.as_ref().is_some_and(|only| only.iter().any(|name| name == "restart")) {
+        restart::measure(&eleven, &site, options)?;
     }
     let asked = |name: &&str| options.only.as_ref().is_some_and(|only| only.iter().any(|o| o == name));
     for (number, name) in clients::NAMES.into_iter().filter(asked).enumerate() {

@@ -189,13 +189,14 @@ pub fn nginx_origin(site: &Site, bytes_per_s: Option<u64>) -> Result<Program, St
 }
 
 /// nginx as the origin server of caches, on the core of the load: files that are fresh for a day, any name beneath
-/// `/o/`, and a count of its requests at `/status`.
+/// `/o/`; any name beneath `/brief/`, fresh for a second and sent in two; and a count of its requests at `/status`.
 ///
 /// # Errors
 /// As [`nginx`].
 pub fn nginx_cacheable(site: &Site) -> Result<Program, String> {
     let location = format!(
         "root {root}; add_header Cache-Control max-age=86400; }} location = /status {{ stub_status; }} \
+         location /brief/ {{ root {root}; try_files /object =404; add_header Cache-Control max-age=1; limit_rate 2k; }} \
          location /o/ {{ root {root}; try_files /object =404; add_header Cache-Control max-age=86400;",
         root = site.root().display()
     );
@@ -213,7 +214,7 @@ pub fn nginx_cache(site: &Site, origin: u16) -> Result<Program, String> {
         folder.display()
     );
     let location = "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
-                    proxy_cache all; open_file_cache max=20000 inactive=60s;";
+                    proxy_cache all; proxy_cache_lock on; open_file_cache max=20000 inactive=60s;";
     let upstream = format!(
         "upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; }}"
     );

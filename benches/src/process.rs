@@ -69,6 +69,12 @@ impl Program {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// Ends it at once, without being asked.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// CPU time of the program, its threads and its children so far, in seconds.
     pub fn cpu_s(&self) -> f64 {
         self.pids().iter().map(|pid| threads_cpu_ns(*pid)).sum::<u64>() as f64 / 1e9
@@ -100,6 +106,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
         // A polite end first: nginx's master takes its worker with it.
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -202,6 +202,10 @@ impl Cache {
         if let Some(why) = reuse::bypass(&view) {
             return self.pass(request, target, why, inbound).await;
         }
+        let cleaned =
+            if self.config.policy.shared { self.config.keys.without_overrides(request.fields) } else { None };
+        let request = &Request { fields: cleaned.as_ref().unwrap_or(request.fields), ..*request };
+        let view = View { fields: request.fields, ..view };
         let directives = RequestDirectives::of(request.fields);
         let mut scratch = Scratch::default();
         self.config.keys.write_key(&mut scratch.key, request.site, &target, request.fields);

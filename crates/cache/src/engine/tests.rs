@@ -3,6 +3,7 @@
 mod corruption;
 mod filling;
 mod model;
+mod poisoning;
 
 use super::*;
 use crate::memory::{Limits as MemoryLimits, Memory};

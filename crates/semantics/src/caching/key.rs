@@ -13,6 +13,26 @@ use std::borrow::Cow;
 /// Most field names that Vary may nominate; a response with more is not stored.
 pub const VARY_NAMES_MAX: usize = 32;
 
+/// Request fields by which applications and frameworks let a request stand for another one: another host, another
+/// path, another method. None of them is in a key, so whoever sends one could have the answer to that other request
+/// stored for everybody (C01, C14). What a gateway says of its client is not among them: it writes that itself.
+const OVERRIDES: [&str; 14] = [
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Original-Host",
+    "X-Host",
+    "X-HTTP-Host-Override",
+    "X-Forwarded-Host",
+    "X-Forwarded-Server",
+    "X-Forwarded-Port",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Path",
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+];
+
 /// Where a site is: the origin of RFC 9110 §4.3.1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Site {
@@ -74,6 +94,22 @@ impl KeyRules {
             Some(start) => name.starts_with(start.as_bytes()),
             None => name == pattern.as_bytes(),
         })
+    }
+
+    /// The fields of a request as a shared cache may send them inbound: without those that make it stand for another
+    /// request, unless they are part of the key. `None` if there are none of them.
+    pub fn without_overrides(&self, request: &Fields) -> Option<Fields> {
+        let is_override = |name: &[u8]| {
+            name.first().is_some_and(|first| first.eq_ignore_ascii_case(&b'x'))
+                && OVERRIDES.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+                && !self.fields.iter().any(|keyed| name.eq_ignore_ascii_case(keyed.as_bytes()))
+        };
+        if !request.iter().any(|field| is_override(field.name)) {
+            return None;
+        }
+        let mut fields = request.clone();
+        fields.retain(|field| !is_override(field.name));
+        Some(fields)
     }
 
     /// Writes the primary key into `out`. `target` comes from [`KeyRules::target`].
@@ -392,6 +428,27 @@ mod tests {
         assert_ne!(key(&[("Cookie", "lang=de")]), key(&[("Cookie", "lang=en")]));
         assert_eq!(key(&[("Cookie", "a=1; lang=de")]), key(&[("Cookie", "lang=de; b=2")]));
         assert_ne!(key(&[("Cookie", "xlang=de")]), key(&[("Cookie", "lang=de")]));
+    }
+
+    /// C01, C14: what makes a request stand for another one is in the key or does not go inbound.
+    #[test]
+    fn overrides() {
+        let kept = |rules: &KeyRules, fields: &[(&str, &str)]| {
+            let fields: Fields = fields.iter().collect();
+            rules.without_overrides(&fields).map(|left| {
+                left.iter().map(|field| String::from_utf8_lossy(field.name).into_owned()).collect::<Vec<_>>()
+            })
+        };
+        let plain = KeyRules::default();
+        for name in OVERRIDES {
+            assert_eq!(kept(&plain, &[("A", "1"), (name, "x"), ("B", "2")]).unwrap(), ["A", "B"], "{name}");
+            assert_eq!(kept(&plain, &[(&name.to_lowercase(), "x"), (name, "y")]).unwrap(), [""; 0]);
+            let keyed = KeyRules { fields: vec![name.into()], ..KeyRules::default() };
+            assert_eq!(kept(&keyed, &[(name, "x")]), None);
+        }
+        for name in ["X-Forwarded-For", "X-Forwarded-Proto", "X-Requested-With", "Forwarded", "X", "Host"] {
+            assert_eq!(kept(&plain, &[(name, "x")]), None, "{name}");
+        }
     }
 
     #[test]

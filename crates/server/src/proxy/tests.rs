@@ -14,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 
 mod balance;
 mod buffering;
+mod cached;
 mod cuts;
 mod kills;
 mod rules;

@@ -1,0 +1,179 @@
+//! A gateway with a cache in front, between scripted clients and an origin server: what the engine never sees, such as interim
+//! responses, trailers, and octets that do not belong to any response.
+
+use super::super::caching::{Caching, CachingPlan};
+use super::*;
+use crate::plan::CacheRules;
+use eleven_cache::memory::{Limits, Memory};
+use eleven_cache::store::Store;
+
+/// Plays a script whose `target` is a gateway to its server `origin`, with a cache in memory.
+#[track_caller]
+fn play_cached(script: &str) {
+    let stage = Stage::new(script);
+    let mut plan = plan(&[stage.address("origin").port()]);
+    plan.rules.provenance = Provenance::Replace(Told::Legacy);
+    let plan = Arc::new(plan);
+    let store = Arc::new(Store::Memory(Memory::new(Limits::default())));
+    let cache = eleven_cache::Cache::new(store, Default::default(), Default::default());
+    let caching = CachingPlan::new(&cache, Arc::new(CacheRules::default()));
+    let front = Front::start(Arc::new(move || {
+        let gateway = Gateway::start(Arc::clone(&plan));
+        Service::single(Handler::Caching(Caching::new(Handler::Gateway(gateway), caching.clone())))
+    }));
+    stage.with("target", front.address).run();
+}
+
+/// 9111-3-01b: interim responses go to the client who asked, and are no part of what is stored.
+#[test]
+fn interim_responses_are_forwarded_and_not_stored() {
+    play_cached(
+        r#"
+server origin
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nX-Mine: 1\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nDate: Sun, 06 Nov 2094 08:49:37 GMT\r\nContent-Length: 2\r\n\r\nhi"
+client
+  send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+  expect
+    | HTTP/1.1 103 Early Hints
+    | Link: </style.css>; rel=preload
+    | X-Mine: 1
+    | Via: 1.1 me
+    |
+  skip-to "hi"
+  send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+  expect
+    | HTTP/1.1 200 OK
+    | Cache-Control: max-age=60
+    | Date: Sun, 06 Nov 2094 08:49:37 GMT
+    | Via: 1.1 me
+    | Age: *
+    | Content-Length: 2
+    |
+  expect "hi"
+  close
+"#,
+    );
+}
+
+/// 9111-3.1-05, 9111-3.1-06: trailers reach the client who asked, and are neither stored nor merged into the header section.
+#[test]
+fn trailers_are_not_stored() {
+    play_cached(
+        r#"
+server origin
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nDate: Sun, 06 Nov 2094 08:49:37 GMT\r\nTransfer-Encoding: chunked\r\n\r\n"
+  send "2\r\nhi\r\n0\r\nCache-Control: no-store\r\nX-Sum: 9\r\nSet-Cookie: a=evil\r\n\r\n"
+client
+  send "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+  wait-for-close
+  connect
+  send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+  expect
+    | HTTP/1.1 200 OK
+    | Cache-Control: max-age=60
+    | Date: Sun, 06 Nov 2094 08:49:37 GMT
+    | Via: 1.1 me
+    | Age: *
+    | Content-Length: 2
+    |
+  expect "hi"
+  close
+"#,
+    );
+}
+
+/// C01 and C35: where the origin server puts into its content what it is told of the host, it is told the host that is in the
+/// key; and nobody is told of the cache unless the operator wants it.
+#[test]
+fn the_host_that_is_told_is_the_host_that_is_keyed() {
+    play_cached(
+        r#"
+server origin
+  expect
+    | GET / HTTP/1.1
+    | Host: h
+    | X-Forwarded-For: 127.0.0.1
+    | X-Forwarded-Proto: http
+    | X-Forwarded-Host: h
+    | Via: 1.1 me
+    |
+  send "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nDate: Sun, 06 Nov 2094 08:49:37 GMT\r\nContent-Length: 2\r\n\r\nhi"
+client
+  send "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: nothttps\r\nForwarded: host=evil.example\r\nX-Original-URL: /admin\r\nX-HTTP-Method-Override: DELETE\r\n\r\n"
+  expect
+    | HTTP/1.1 200 OK
+    | Cache-Control: max-age=60
+    | Date: Sun, 06 Nov 2094 08:49:37 GMT
+    | Via: 1.1 me
+    | Content-Length: 2
+    |
+  expect "hi"
+  close
+"#,
+    );
+}
+
+/// C31, R03: octets behind a response are no response to the next request, and are not stored as one.
+#[test]
+fn surplus_octets_are_never_stored() {
+    play_cached(
+        r#"
+server origin
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\nevil"
+  wait-for-close
+  accept
+  expect
+    | GET /victim HTTP/1.1
+    | ...
+    |
+  send "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\ngood"
+client
+  send "GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "\r\n\r\nhi"
+  send "GET /victim HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "\r\n\r\ngood"
+  send "GET /victim HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "\r\n\r\ngood"
+  close
+"#,
+    );
+}
+
+/// C12, C13: what might make an origin server answer with an error that others then get is refused here, and reaches nobody.
+#[test]
+fn what_breaks_origin_servers_does_not_reach_them() {
+    let bad = [
+        "GET / HTTP/1.1\\r\\nHost: h\\r\\nX-Evil: a\\x07b\\r\\n\\r\\n",
+        "GET / HTTP/1.1\\r\\nHost: h\\r\\nX-Evil: a\\x00b\\r\\n\\r\\n",
+        "GET / HTTP/1.1\\r\\nHost: h\\r\\nX Evil: a\\r\\n\\r\\n",
+        "GET / HTTP/1.1\\r\\nHost: h\\r\\nHost: evil\\r\\n\\r\\n",
+        "GET /\\x7f HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n",
+    ];
+    for request in bad {
+        play_cached(&format!(
+            r#"
+server origin
+  await refused
+  expect
+    | GET / HTTP/1.1
+    | Host: h
+    | ...
+    |
+  send "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nhi"
+client
+  send "{request}"
+  skip-to "HTTP/1.1 400"
+  wait-for-close
+  signal refused
+  connect
+  send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "\r\n\r\nhi"
+  close
+"#
+        ));
+    }
+}
