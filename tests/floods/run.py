@@ -1,6 +1,6 @@
 """Floods: what attackers cost, and what everybody else still gets. One command prints the table that stands in docs/reliability.md:
 
-    python3 tests/floods/run.py target/release/eleven [CONNECTIONS]
+    python3 tests/floods/run.py target/release/eleven [CONNECTIONS | overload]
 
 Attackers run in a process of their own; meanwhile a well-behaved client asks for a file, each time over a new connection,
 and notes how long that takes. The memory is the most the server held at any time (VmHWM), which starts anew with each
@@ -20,7 +20,8 @@ import tempfile
 import time
 
 ELEVEN = os.path.abspath(sys.argv[1])
-MANY = int(sys.argv[2]) if len(sys.argv) > 2 else 4000
+MANY = int(sys.argv[2]) if sys.argv[2:] and sys.argv[2].isdigit() else 4000
+ONLY_OVERLOAD = "overload" in sys.argv
 SECONDS = 8
 # Descriptors that the server has without a connection, more or less.
 OWN_DESCRIPTORS = 20
@@ -214,6 +215,121 @@ echo = true
     return held, memory, 100 * good / len(asked), times[len(times) // 2], times[min(len(times) - 1, len(times) * 99 // 100)]
 
 
+# What the server behind can do: so many at once, each in so long.
+SLOTS, WORK_SECONDS = 8, 0.1
+OFFERED_A_SECOND = 10 * SLOTS / WORK_SECONDS
+LIMITS = [("no limit", "working_max = 0"), ("`working_max = 8`", "working_max = 8")]
+
+
+def work_behind(listener):
+    """A server that works on so many requests at once; the others wait."""
+    async def serve():
+        slots = asyncio.Semaphore(SLOTS)
+
+        async def talk(reader, writer):
+            try:
+                while True:
+                    await reader.readuntil(b"\r\n\r\n")
+                    async with slots:
+                        await asyncio.sleep(WORK_SECONDS)
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+            except (OSError, asyncio.IncompleteReadError):
+                writer.close()
+
+        async with await asyncio.start_server(talk, sock=listener, backlog=4096) as server:
+            await server.serve_forever()
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(serve())
+
+
+def offer(port, seconds, fates):
+    """Requests at a fixed rate, whether those before were answered or not; what became of each."""
+    async def one(idle, results):
+        came = time.monotonic()
+        reader, writer = idle.pop() if idle else await connect(port)
+        try:
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)
+            await reader.readexactly(int(re.search(rb"(?i)content-length: (\d+)", head).group(1)))
+            results.append((int(head.split()[1]), time.monotonic() - came))
+            idle.append((reader, writer))
+        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
+            results.append((0, time.monotonic() - came))
+            writer.close()
+
+    async def all_of_them():
+        idle, results, tasks = [], [], set()
+        began = time.monotonic()
+        asked = 0
+        while (now := time.monotonic() - began) < seconds:
+            while asked < now * OFFERED_A_SECOND:
+                task = asyncio.create_task(one(idle, results))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                asked += 1
+            await asyncio.sleep(0.002)
+        # Who has no answer by now waited too long for most people; he is not waited for here.
+        fates.put((asked, results))
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(all_of_them())
+
+
+def percentile(times, share):
+    times = sorted(times)
+    return 1000 * times[min(len(times) - 1, int(len(times) * share))] if times else 0
+
+
+def overload(folder):
+    print(OVERLOAD)
+    print("| limit | asked a second | answered a second | median | p99 | refused a second | told within (p99) | no answer yet | a file meanwhile (p99) |\n|---|" + "---:|" * 8)
+    for title, limit in LIMITS:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        behind = multiprocessing.Process(target=work_behind, args=(listener,))
+        behind.start()
+        (folder / "eleven.toml").write_text(f"""
+log.access = "off"
+[[listener]]
+address = "127.0.0.1:0"
+[[site]]
+root = "www"
+[[site.route]]
+path = "/slow"
+{limit}
+proxy = {{ upstream = "http://127.0.0.1:{listener.getsockname()[1]}" }}
+""")
+        server = subprocess.Popen([ELEVEN, "serve", "--config", str(folder / "eleven.toml")], stderr=subprocess.PIPE, text=True)
+        port = next(int(found.group(1)) for line in server.stderr if (found := re.search(r"http://127\.0\.0\.1:(\d+)", line)))
+        fates = multiprocessing.Queue()
+        seconds = 2 * SECONDS
+        clients = multiprocessing.Process(target=offer, args=(port, seconds, fates))
+        clients.start()
+        files = []
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            files.append(ask(port)[0])
+            time.sleep(0.02)
+        asked, results = fates.get(timeout=60)
+        clients.join()
+        server.kill()
+        server.wait()
+        behind.kill()
+        behind.join()
+        good = [took for status, took in results if status == 200]
+        refused = [took for status, took in results if status == 503]
+        print(f"| {title} | {asked / seconds:,.0f} | {len(good) / seconds:,.0f} | {percentile(good, .5):,.0f} ms | {percentile(good, .99):,.0f} ms | {len(refused) / seconds:,.0f} | {percentile(refused, .99):,.1f} ms | {asked - len(good) - len(refused):,} | {percentile(files, .99):.1f} ms |", flush=True)
+
+
+OVERLOAD = """## Overload
+
+The same command goes on with a server behind a gateway that can do 80 requests a second (8 at once, 0.1 s each), and is asked for ten
+times as many, at a fixed rate, for sixteen seconds:
+"""
+
+
 def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -223,9 +339,11 @@ def main():
             large.truncate(1 << 30)
         print(INTRODUCTION)
         print("| flood | fault | attackers | connections held | memory at most | others answered | median | p99 |\n|---|---|---:|---:|---:|---:|---:|---:|")
-        for title, fault, flood, count, options in FLOODS:
+        for title, fault, flood, count, options in [] if ONLY_OVERLOAD else FLOODS:
             held, memory, answered, median, p99 = run(title, flood, count, options, folder)
             print(f"| {title} | {fault} | {count:,} | {held:,} | {memory:.0f} MiB | {answered:.1f} % | {median:.1f} ms | {p99:.1f} ms |", flush=True)
+        print()
+        overload(folder)
 
 
 INTRODUCTION = """## Floods

@@ -4,8 +4,8 @@
 mod support;
 
 use eleven_testkit::reader::Reader;
-use std::io::Write;
-use std::net::Shutdown;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
 use std::process::Command;
 use support::{Folder, Row, Server, answered, check_rows, refused};
 
@@ -216,4 +216,66 @@ fn a_stop_finishes_what_runs() {
         idle.end().expect("the idle connection is closed in order");
         assert_eq!(server.wait(), Some(0), "SIG{signal}");
     }
+}
+
+/// 9110-15.6.4-01, D29, D45: more than a server behind can do. So many are worked on, some wait, the others are told at once, by the
+/// site's own page and with a time to come back; what is answered here is answered all the while, and so is a route that
+/// has no limit.
+#[test]
+fn more_than_can_be_worked_on() {
+    let behind = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", behind.local_addr().expect("an address"));
+    let folder = Folder::new();
+    folder.write("www/page.txt", "page");
+    folder.write("busy.html", "<p>Busy.</p>");
+    let config = format!(
+        "workers = 1\nlog.access = \"off\"\n[limits]\nworking_max = 1\nwaiting_max = 1\nwaiting_timeout = \"1h\"\n\
+         [[site]]\nroot = \"www\"\n[[site.error_page]]\nstatus = [503]\nfile = \"busy.html\"\n\
+         [[site.route]]\npath = \"/slow\"\nproxy = {{ upstream = \"{url}\" }}\n\
+         [[site.route]]\npath = \"/free\"\nworking_max = 0\nproxy = {{ upstream = \"{url}\" }}\n"
+    );
+    let server = Server::configured(&folder, &config);
+    let ask = |target: &str| {
+        let stream = server.connect();
+        (&stream).write_all(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).expect("sent");
+        stream
+    };
+    let arrived = || {
+        let (stream, _) = behind.accept().expect("the server comes");
+        stream.set_read_timeout(Some(support::WATCHDOG)).expect("a timeout");
+        let mut head = Vec::new();
+        let mut octet = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            (&stream).read_exact(&mut octet).expect("a head");
+            head.push(octet[0]);
+        }
+        stream
+    };
+    let first = ask("/slow/1");
+    let first_behind = arrived();
+    // Of the next two, one waits and one is told at once; which of them, nobody can say.
+    let (told, answers) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for stream in [ask("/slow/2"), ask("/slow/3")] {
+            let told = told.clone();
+            scope.spawn(move || told.send(Reader::new(stream).response("GET").expect("an answer")));
+        }
+        let refused = answers.recv_timeout(support::WATCHDOG).expect("one is told");
+        assert_eq!((refused.status, &refused.body[..]), (503, &b"<p>Busy.</p>"[..]));
+        assert!(refused.field("Retry-After").is_some_and(|after| after.parse::<u8>().is_ok()));
+        assert_eq!(server.get("/page.txt").body, b"page");
+        let free = ask("/free");
+        let free_behind = arrived();
+        for behind in [&first_behind, &free_behind] {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ndone";
+            (&mut &*behind).write_all(answer).expect("an answer");
+        }
+        for stream in [first, free] {
+            assert_eq!(Reader::new(stream).response("GET").expect("an answer").body, b"done");
+        }
+        // A place is free: who waited is let in.
+        (&arrived()).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast").expect("an answer");
+        let waited = answers.recv_timeout(support::WATCHDOG).expect("the other");
+        assert_eq!((waited.status, &waited.body[..]), (200, &b"last"[..]));
+    });
 }

@@ -8,6 +8,7 @@ use crate::apps::service::InProcess;
 use crate::echo::Echo;
 use crate::files::Files;
 use crate::fixed::{Fixed, Redirect};
+use crate::overload::gated::{Gate, Gated};
 use crate::proxy::Gateway;
 use crate::proxy::asking::Soon;
 use crate::proxy::caching::Caching;
@@ -55,6 +56,8 @@ pub enum Handler {
     Gateway(Rc<Gateway>),
     /// Another one, with a cache in front.
     Caching(Rc<Caching>),
+    /// Another one, which so many requests may keep busy at once.
+    Gated(Rc<Gated>),
     /// The forward proxy.
     Forward(Rc<OpenProxy>),
     /// A redirection.
@@ -72,6 +75,28 @@ pub enum Handler {
 }
 
 impl Handler {
+    /// This handler behind a gate, its own or that of the worker, if it waits for somebody else; others cost less than
+    /// a refusal.
+    #[must_use]
+    pub fn gated(self, own: Option<Rc<Gate>>) -> Handler {
+        match self {
+            Handler::Gateway(_)
+            | Handler::Forward(_)
+            | Handler::Application(_)
+            | Handler::FastCgi(_)
+            | Handler::InProcess(_) => Handler::Gated(Gated::new(self, own)),
+            other => other,
+        }
+    }
+
+    /// The handler itself, without a gate before it.
+    pub fn inner(&self) -> &Handler {
+        match self {
+            Handler::Gated(gated) => gated.handler(),
+            other => other,
+        }
+    }
+
     /// Answers a request. A handler that answers later takes it with [`Request::take`].
     pub fn handle(&self, request: &mut Request, worker: &Rc<Worker>) -> Handled {
         match self {
@@ -79,6 +104,7 @@ impl Handler {
             Handler::Files(files) => files.handle(request, &worker.lend_to_files()),
             Handler::Gateway(gateway) => gateway.handle(request),
             Handler::Caching(caching) => caching.handle(request, worker),
+            Handler::Gated(gated) => gated.handle(request, worker),
             Handler::Forward(proxy) => proxy.handle(request),
             Handler::Redirect(redirect) => redirect.handle(request).into(),
             Handler::Fixed(fixed) => fixed.handle(request).into(),
@@ -93,7 +119,7 @@ impl Handler {
     pub fn takes_connect(&self) -> bool {
         match self {
             Handler::Caching(caching) => caching.behind().takes_connect(),
-            other => matches!(other, Handler::Forward(_)),
+            other => matches!(other.inner(), Handler::Forward(_)),
         }
     }
 
@@ -106,6 +132,7 @@ impl Handler {
             | Handler::InProcess(_)
             | Handler::Gateway(_)
             | Handler::Caching(_)
+            | Handler::Gated(_)
             | Handler::Forward(_)
             | Handler::Application(_)
             | Handler::FastCgi(_)
@@ -120,6 +147,7 @@ impl Handler {
             Handler::Files(_) => "files",
             Handler::Gateway(_) => "proxy",
             Handler::Caching(caching) => caching.behind().name(),
+            Handler::Gated(gated) => gated.handler().name(),
             Handler::Forward(_) => "forward",
             Handler::Redirect(_) => "redirect",
             Handler::Fixed(_) => "fixed",

@@ -13,6 +13,7 @@ mod finished;
 pub mod fixed;
 pub mod handler;
 pub mod metrics;
+pub mod overload;
 pub mod pattern;
 pub mod plan;
 pub mod proxy;

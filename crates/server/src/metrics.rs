@@ -126,6 +126,12 @@ struct Figures {
     handshakes: Count,
     /// Connections by phase, as of the last second.
     phases: [Count; PHASES.len()],
+    /// Requests worked on and waiting, as of the last second.
+    working: Count,
+    waiting: Count,
+    /// Requests that waited, and how long together.
+    queued: Count,
+    queued_us: Count,
     closed: Words,
     refused: Words,
     refused_connections: Words,
@@ -147,6 +153,10 @@ impl Default for Figures {
             accepted: Count::default(),
             handshakes: Count::default(),
             phases: Default::default(),
+            working: Count::default(),
+            waiting: Count::default(),
+            queued: Count::default(),
+            queued_us: Count::default(),
             closed: Words::default(),
             refused: Words::default(),
             refused_connections: Words::default(),
@@ -332,8 +342,16 @@ impl Recorder {
         }
     }
 
-    /// Says how many connections are in which phase.
-    pub fn publish(&self, phases: [usize; PHASES.len()]) {
+    /// Counts a request that waited for its turn.
+    pub fn queued(&self, how_long: Duration) {
+        self.figures.queued.add(1);
+        self.figures.queued_us.add(u64::try_from(how_long.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Says how many connections are in which phase, and how many requests are worked on and wait.
+    pub fn publish(&self, phases: [usize; PHASES.len()], (working, waiting): (usize, usize)) {
+        self.figures.working.set(working as u64);
+        self.figures.waiting.set(waiting as u64);
         for (count, now) in self.figures.phases.iter().zip(phases) {
             count.set(now as u64);
         }

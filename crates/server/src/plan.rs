@@ -227,6 +227,9 @@ pub struct Policy {
     pub satisfy_any: bool,
     /// How often one client may ask.
     pub rate: Option<Arc<Limiter>>,
+    /// Requests that its handler may work on at once, in the whole process; `None`: among those of all routes, 0:
+    /// any number.
+    pub working_max: Option<usize>,
     /// Size of request content.
     pub content_bytes_max: u64,
     /// Which origins' scripts may read.
@@ -248,6 +251,7 @@ impl Default for Policy {
             authentication: Authentication::default(),
             satisfy_any: false,
             rate: None,
+            working_max: None,
             content_bytes_max: u64::MAX,
             cors: None,
             early_hints: Arc::default(),

@@ -226,8 +226,8 @@ pub fn start_with(sockets: Sockets, options: Options) -> Result<Running, StartEr
     for index in 0..count {
         let (orders, received) = mpsc::unbounded_channel();
         let heartbeat = Arc::new(AtomicU64::new(0));
-        let (service, settings, log) =
-            (options.service.clone(), options.settings.clone(), options.log.clone());
+        let (service, log) = (options.service.clone(), options.log.clone());
+        let settings = share(&options.settings, count);
         let (beat, metrics) = (heartbeat.clone(), options.metrics.clone());
         let make = move || async move {
             let ledger = Ledger::new(caps);
@@ -254,6 +254,11 @@ pub fn start_with(sockets: Sockets, options: Options) -> Result<Running, StartEr
     }
     running.addresses = running.urls();
     Ok(running)
+}
+
+/// The settings of one of so many workers.
+fn share(settings: &Settings, workers: usize) -> Settings {
+    Settings { overload: settings.overload.share(workers), ..settings.clone() }
 }
 
 fn caps(connections_max: usize, connections_per_address_max: u32, workers: usize) -> Caps {
@@ -426,7 +431,7 @@ async fn publish(worker: Rc<Worker>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        worker.recorder().publish(worker.ledger().phases());
+        worker.recorder().publish(worker.ledger().phases(), worker.queued());
     }
 }
 
@@ -530,7 +535,7 @@ impl Running {
         for worker in &self.workers {
             let _ = worker.orders.send(Order::Serve {
                 service: change.service.clone(),
-                settings: change.settings.clone(),
+                settings: share(&change.settings, self.workers.len()),
                 caps,
                 log: log.clone(),
             });

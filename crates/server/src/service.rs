@@ -3,6 +3,7 @@
 
 use crate::after::error_page::{ErrorPages, Reading};
 use crate::handler::{Handled, Handler};
+use crate::overload::gated::Gate;
 use crate::request::Request;
 use crate::response::{Content, Response};
 use crate::site_log::SiteLogs;
@@ -42,6 +43,14 @@ impl Service {
         match self {
             Service::Single(_) => SiteLogs::default(),
             Service::Planned(steps) => steps.site_logs(),
+        }
+    }
+
+    /// The gates that some of its handlers have for themselves.
+    pub(crate) fn gates(&self) -> &[Rc<Gate>] {
+        match self {
+            Service::Single(_) => &[],
+            Service::Planned(steps) => steps.gates(),
         }
     }
 
@@ -89,7 +98,7 @@ impl Service {
                 // busy. (The request has been taken along, and with it what the client likes to read.) What other
                 // servers said stays as it is.
                 Handled::Later(future)
-                    if matches!(handler, Handler::Application(_) | Handler::FastCgi(_)) =>
+                    if matches!(handler.inner(), Handler::Application(_) | Handler::FastCgi(_)) =>
                 {
                     Handled::later(async move { worded(future.await, Reading::default) })
                 }

@@ -16,6 +16,8 @@ use crate::finished::{Circumstances, Finished};
 use crate::fixed::{Fixed, Redirect};
 use crate::handler::{Handled, Handler};
 use crate::metrics::Sources;
+use crate::overload::Limits;
+use crate::overload::gated::Gate;
 use crate::plan::{CachePlan, HandlerPlan, Plan, Policy, Route, Site};
 use crate::proxy::caching::{Caching, CachingPlan};
 use crate::proxy::open::OpenProxy;
@@ -218,7 +220,7 @@ impl Prepared {
     /// The service of one worker; to be called on the worker's thread, inside its runtime.
     pub fn service(&self) -> Service {
         let mut places = Vec::new();
-        let mut gateways = Vec::new();
+        let (mut gateways, mut gates) = (Vec::new(), Vec::new());
         let logs = Logs::new(&self.logs);
         for site in &self.plan.sites {
             for (condition, route) in site.routes.iter() {
@@ -226,6 +228,11 @@ impl Prepared {
                     places.resize_with(route.index + 1, || None);
                 }
                 let handler = self.handler(site, condition, route, &mut gateways);
+                let handler = handler.map(|handler| match route.policy.working_max {
+                    Some(0) => handler,
+                    None => handler.gated(None),
+                    Some(_) => handler.gated(self.gate(route).inspect(|gate| gates.push(Rc::clone(gate)))),
+                });
                 let cache = self.caches.get(route.index).and_then(Option::as_ref);
                 let handler = handler.map(|handler| match cache {
                     Some(cache) => Handler::Caching(Caching::new(handler, cache.clone())),
@@ -241,7 +248,15 @@ impl Prepared {
             monotonic_ns().to_ne_bytes().repeat(2).try_into().unwrap_or_default()
         });
         let (plan, ids) = (self.plan.clone(), Ids::new(seed));
-        Service::Planned(Rc::new(Steps { plan, places, finished: RefCell::default(), ids, logs }))
+        Service::Planned(Rc::new(Steps { plan, places, gates, finished: RefCell::default(), ids, logs }))
+    }
+
+    /// The gate of a route that has one to itself.
+    fn gate(&self, route: &Route) -> Option<Rc<Gate>> {
+        let workers =
+            if self.plan.workers == 0 { eleven_net::worker::default_count() } else { self.plan.workers };
+        let working_max = route.policy.working_max?;
+        Some(Gate::new(Limits { working_max, ..self.plan.settings.overload }.share(workers)))
     }
 
     /// `gateways` are those of this worker so far: routes to one group share its connections and its health.
@@ -302,6 +317,8 @@ pub struct Steps {
     plan: Arc<Plan>,
     /// By the index of their route.
     places: Vec<Option<Rc<Spot>>>,
+    /// Those of routes that have one to themselves.
+    gates: Vec<Rc<Gate>>,
     finished: RefCell<Finished>,
     ids: Ids,
     logs: Logs,
@@ -403,6 +420,11 @@ impl Trip {
 }
 
 impl Steps {
+    /// The gates that some routes have to themselves.
+    pub(crate) fn gates(&self) -> &[Rc<Gate>] {
+        &self.gates
+    }
+
     /// What logs of their own sites have.
     pub(crate) fn site_logs(&self) -> SiteLogs {
         self.logs.known
@@ -937,7 +959,8 @@ impl Steps {
         let none = crate::after::error_page::ErrorPages::default();
         let pages = trip.policy().map_or(&none, |policy| &policy.error_pages);
         // What an application said stays; what this server said in passing gives way to the site's own page.
-        let ours = trip.route().is_none_or(|route| route.handler.is_ours());
+        let refused = response.notes.as_ref().is_some_and(|notes| notes.refused.is_some());
+        let ours = refused || trip.route().is_none_or(|route| route.handler.is_ours());
         let flows = matches!(response.content, Content::Pipe(..) | Content::Flow(..));
         let gives_way = ours && pages.has(response.status) && !flows;
         if !silent && !gives_way {

@@ -5,6 +5,8 @@ use crate::access_log;
 use crate::files;
 use crate::files::hot::{Hot, HotLimits};
 use crate::metrics::Recorder;
+use crate::overload;
+use crate::overload::gated::Gate;
 use crate::record::{Notes, SiteLog};
 use crate::request::{Peer, Request};
 use crate::service::Service;
@@ -99,6 +101,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Limits of the session.
     pub limits: SessionLimits,
+    /// Requests at work and in the queue, of the whole process.
+    pub overload: overload::Limits,
 }
 
 /// Octets read at a time.
@@ -128,6 +132,7 @@ pub struct Worker {
     connections: Cell<u64>,
     nobody: Rc<Peer>,
     hot: RefCell<Hot>,
+    gate: Rc<Gate>,
 }
 
 struct DateLine {
@@ -137,7 +142,7 @@ struct DateLine {
 }
 
 impl Worker {
-    /// A worker that serves with this.
+    /// A worker that serves with this. What `settings` say of overload is this worker's share.
     pub fn new(
         service: Rc<Service>,
         settings: Settings,
@@ -145,6 +150,7 @@ impl Worker {
         log: Option<access_log::Worker>,
         recorder: Recorder,
     ) -> Rc<Worker> {
+        let gate = Gate::new(settings.overload);
         let nobody = Rc::new(Peer {
             address: None,
             scheme: Scheme::Http,
@@ -163,6 +169,7 @@ impl Worker {
             connections: Cell::new(0),
             nobody,
             hot: RefCell::new(Hot::new(HotLimits::default(), seed())),
+            gate,
         })
     }
 
@@ -179,7 +186,20 @@ impl Worker {
     /// Replaces service and settings; connections take them between requests.
     pub fn replace(&self, service: Rc<Service>, settings: Settings) {
         *self.service.borrow_mut() = service;
+        self.gate.set_limits(settings.overload);
         *self.settings.borrow_mut() = Rc::new(settings);
+    }
+
+    /// The gate before handlers that have none of their own. What went through it is counted on over a change.
+    pub fn gate(&self) -> &Rc<Gate> {
+        &self.gate
+    }
+
+    /// Requests that are worked on, and that wait, at all gates.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let service = self.service.borrow();
+        let gates = service.gates().iter().map(|gate| gate.counts());
+        gates.fold(self.gate.counts(), |sum, of| (sum.0 + of.0, sum.1 + of.1))
     }
 
     /// The ledger of its connections.

@@ -68,8 +68,9 @@ pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
     run(&options.listen, &format!("Gateway to {}", names.join(", ")), sources, Arc::new(service))
 }
 
-/// A handler, with the cache in front if there is one.
+/// A handler behind a gate, with the cache in front if there is one.
 fn cached(handler: Handler, caching: Option<&CachingPlan>) -> Handler {
+    let handler = handler.gated(None);
     match caching {
         Some(caching) => Handler::Caching(Caching::new(handler, caching.clone())),
         None => handler,

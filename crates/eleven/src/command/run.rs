@@ -58,7 +58,7 @@ pub fn run(options: Run) -> Result<ExitCode, Failure> {
         connections_per_address_max: 0,
         log,
         metrics,
-        service: Arc::new(move || Service::single(Handler::Application(Arc::clone(&handler)))),
+        service: Arc::new(move || Service::single(Handler::Application(Arc::clone(&handler)).gated(None))),
     };
     let running = start_with(sockets, serving)?;
     let reloaded = Arc::clone(&application);

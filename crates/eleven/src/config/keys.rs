@@ -377,6 +377,30 @@ pub static LIMITS: Section = section(
             Is("0"),
             "Connections from one client address. 0: as many as in all. Beyond: 503.",
         ),
+        key(
+            "working_max",
+            integer(0, 10_000_000),
+            Is("0"),
+            "Requests that gateways, proxies and applications work on at once, up to the head of their responses, in all. 0: 2048 for each worker. Beyond, they wait.",
+        ),
+        key(
+            "waiting_max",
+            integer(0, 10_000_000),
+            Is("1024"),
+            "Requests that wait for their turn. Beyond: 503.",
+        ),
+        key(
+            "waiting_timeout",
+            time(HOUR),
+            Is("\"1s\""),
+            "How long one may wait. Beyond, or if it would come to that at the pace of the last ones: 503.",
+        ),
+        key(
+            "waiting_timeout_standing",
+            time(HOUR),
+            Is("\"100ms\""),
+            "The same in a queue that has not been empty for longer than `waiting_timeout`.",
+        ),
     ],
 );
 
@@ -804,6 +828,12 @@ const POLICY: &[Key] = &[
         bytes(0, TIB),
         Absent("`limits.content_bytes_max`"),
         "Size of request content. Beyond: 413.",
+    ),
+    key(
+        "working_max",
+        integer(0, 10_000_000),
+        Absent("among all of `limits.working_max`"),
+        "Requests that the gateway, proxy or application of each route works on at once, apart from those of `limits`; others wait, as `limits` say. 0: any number.",
     ),
     key("fields", Kind::Section(&FIELDS), Absent("as they are"), "Changes to the fields of responses."),
     key(

@@ -37,6 +37,7 @@ use eleven_server::before::trace::{Context, TracePlan};
 use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
+use eleven_server::overload::Limits;
 use eleven_server::pattern::Pattern;
 use eleven_server::plan::{
     AccessLogPlan, AcmePlan, CacheRules, FilesPlan, FixedPlan, HandlerPlan, Listener, ListenerTls, Plan,
@@ -408,6 +409,12 @@ impl Builder<'_> {
             timeouts.linger_idle_timeout_ms = limits.number("linger_idle_timeout");
             timeouts.linger_bytes_max = limits.number("linger_bytes_max");
             settings.limits.concurrent_requests_max = size("concurrent_requests_max");
+            settings.overload = Limits {
+                working_max: size("working_max"),
+                waiting_max: size("waiting_max"),
+                patience_ms: limits.number("waiting_timeout"),
+                patience_standing_ms: limits.number("waiting_timeout_standing"),
+            };
             if timeouts.head_timeout_extended_ms < timeouts.head_timeout_ms {
                 self.error(
                     &limits.span_of("head_timeout_extended"),
@@ -1119,6 +1126,9 @@ impl Builder<'_> {
         }
         if let Some(cors) = table.section("cors") {
             policy.cors = self.cors(cors).map(Arc::new);
+        }
+        if let Some(working) = table.optional_number("working_max") {
+            policy.working_max = Some(working as usize);
         }
         if let Some(bytes) = table.optional_number("content_bytes_max") {
             policy.content_bytes_max = bytes;

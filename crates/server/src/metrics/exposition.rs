@@ -163,6 +163,7 @@ impl Metrics {
         w.sample("eleven_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.expose_exchanges(w);
         self.expose_connections(w);
+        self.expose_queue(w);
         self.expose_cache(w);
         self.expose_upstreams(w);
         self.expose_applications(w);
@@ -238,6 +239,19 @@ impl Metrics {
         w.single("eleven_tls_handshakes", Kind::Counter, "TLS handshakes that succeeded.", handshakes);
         let failed = self.sum_words(|worker| &worker.failed_handshakes);
         w.words("eleven_tls_handshakes_failed", "reason", "TLS handshakes that failed.", &failed);
+    }
+
+    fn expose_queue(&self, w: &mut Writer) {
+        w.family("eleven_queue_requests", Kind::Gauge, "Requests to handlers that wait for others.");
+        for (state, sum) in
+            [("working", self.sum(|worker| &worker.working)), ("waiting", self.sum(|worker| &worker.waiting))]
+        {
+            w.sample("eleven_queue_requests", &[("state", state)], sum);
+        }
+        let waited = self.sum(|worker| &worker.queued);
+        w.single("eleven_queue_waited", Kind::Counter, "Requests that waited for their turn.", waited);
+        let us = self.sum(|worker| &worker.queued_us);
+        w.single("eleven_queue_wait_seconds", Kind::Counter, "Time that they waited together.", seconds(us));
     }
 
     fn expose_cache(&self, w: &mut Writer) {

@@ -24,7 +24,7 @@ async fn workers_are_added_up() {
     let record = |us| Record { method: b"GET", target: b"/x?secret=1", duration_us: us, ..Record::default() };
     one.sample(&record(50), "echo", 1);
     one.sample(&record(100_000), "echo", 16);
-    one.publish([5, 4, 3, 2, 1, 0, 7]);
+    one.publish([5, 4, 3, 2, 1, 0, 7], (6, 4));
     two.closed("peer-closed");
     two.handshake(Ok(()));
     two.handshake(Err("timeout"));

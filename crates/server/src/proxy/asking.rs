@@ -8,6 +8,7 @@
 
 use super::upstream::Lease;
 use super::*;
+use crate::overload::gated::Permit;
 use crate::response::InterimSender;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -423,6 +424,8 @@ pub struct Soon {
     after: Option<Box<dyn FnOnce(Response) -> Response>>,
     /// It is tried again, which may mean to wait for a connection.
     is_slow: bool,
+    /// It is worked on, as far as the gate before the gateway knows.
+    permit: Option<Permit>,
 }
 
 impl std::fmt::Debug for Soon {
@@ -438,7 +441,7 @@ impl Soon {
         if !at_once {
             left.share_interim(&mut asking.request);
         }
-        let soon = Soon { gateway: Rc::clone(gateway), asking, after: None, is_slow: false };
+        let soon = Soon { gateway: Rc::clone(gateway), asking, after: None, is_slow: false, permit: None };
         if at_once { Handled::Soon(soon) } else { Handled::Later(Box::pin(soon.later(0))) }
     }
 
@@ -448,6 +451,13 @@ impl Soon {
             None => Box::new(after),
             Some(before) => Box::new(move |response| after(before(response))),
         });
+        self
+    }
+
+    /// Keeps a permit until the answer is there.
+    #[must_use]
+    pub(crate) fn holding(mut self, permit: Permit) -> Soon {
+        self.permit = Some(permit);
         self
     }
 

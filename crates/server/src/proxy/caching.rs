@@ -82,7 +82,7 @@ impl Caching {
     /// Answers a request: from the store at once, or later by way of the handler.
     pub fn handle(self: &Rc<Self>, request: &mut Request, worker: &Rc<Worker>) -> Handled {
         let Some(site) = self.site(request) else { return self.behind.handle(request, worker) };
-        if let Handler::Forward(proxy) = &*self.behind {
+        if let Handler::Forward(proxy) = self.behind.inner() {
             // Who may use the proxy is settled before anything is answered, from the store too.
             let (caching, proxy, worker) = (Rc::clone(self), Rc::clone(proxy), Rc::clone(worker));
             let mut request = request.take();
@@ -111,7 +111,7 @@ impl Caching {
         let scheme = match request.head.target.form() {
             Form::Origin => request.scheme(),
             // A forward proxy is asked for a site of that scheme, whatever the client's connection is.
-            Form::Absolute(scheme) if matches!(*self.behind, Handler::Forward(_)) => scheme,
+            Form::Absolute(scheme) if matches!(self.behind.inner(), Handler::Forward(_)) => scheme,
             Form::Absolute(_) => request.scheme(),
             _ => return None,
         };
@@ -122,7 +122,7 @@ impl Caching {
             Method::Head => rules.bypass_head,
             _ => false,
         };
-        let forward = matches!(*self.behind, Handler::Forward(_));
+        let forward = matches!(self.behind.inner(), Handler::Forward(_));
         if past || request.head.fields.contains(Known::Upgrade) || (forward && scheme != Scheme::Http) {
             return None;
         }
@@ -231,7 +231,7 @@ impl Inbound for Onward {
     async fn send(&self, ask: Ask) -> Result<Answer, Box<Response>> {
         let original = &self.original.request;
         let absolute;
-        let target = match (&*self.behind, original.head.target.authority()) {
+        let target = match (self.behind.inner(), original.head.target.authority()) {
             (Handler::Forward(_), Some(authority)) => {
                 absolute = [b"http://", authority, &ask.target].concat();
                 &absolute
@@ -243,7 +243,12 @@ impl Inbound for Onward {
         };
         let content = if ask.with_content { self.original.content.take() } else { RequestContent::Empty };
         let mut request = original.derive(ask.method, target, ask.fields, content);
-        let response = match &*self.behind {
+        // A stored response, if one may be used, is better than being refused here (stale-if-error).
+        let _permit = match &*self.behind {
+            Handler::Gated(gated) => Some(gated.admit(&self.worker).await?),
+            _ => None,
+        };
+        let response = match self.behind.inner() {
             Handler::Gateway(gateway) => {
                 let mut cookie = None;
                 let response = gateway.ask(request, &mut cookie).await?;
