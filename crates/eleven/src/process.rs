@@ -128,6 +128,9 @@ impl Process {
         manager: &Manager,
     ) -> Result<Told, Failure> {
         let Duties { what, pid_file, drain_timeout, admin, mut certificates, renewed, mut hang_up } = duties;
+        // Once it is handled, for ever: a file beyond the limit on the size of files is an error of its write, told to whoever
+        // asked for it, and no reason to end.
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let mut signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

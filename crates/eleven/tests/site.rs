@@ -280,7 +280,7 @@ fn every_status_in_its_situation() {
         (504, format!("GET /silent/silent {HOST}")),
         // What only an application says: it comes through as it was said. 411 would need a handler that must know the
         // length before it begins, and there is none: content of unknown length is taken. 500 of this server itself is a
-        // bug (`session` tests a panic), 507 a full disk (`upload` tests the disk's errors), 407 that of `forward`,
+        // bug (`services` has one that panics), 507 a full disk (`storage` fills one), 407 that of `forward`,
         // 305 and 306 mean nothing any more and are said by nobody.
         (300, format!("GET /app/say/300 {HOST}")),
         (402, format!("GET /app/say/402 {HOST}")),

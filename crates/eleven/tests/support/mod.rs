@@ -34,10 +34,16 @@ impl Server {
 
     /// `eleven serve --config` with this text in a file of the folder, and a listener on a free port after it.
     pub fn configured(folder: &Folder, config: &str) -> Server {
+        Server::configured_by(&[], folder, config)
+    }
+
+    /// [`Server::configured`] by way of another program that becomes it: its name and arguments, which ours follow.
+    pub fn configured_by(by: &[&str], folder: &Folder, config: &str) -> Server {
         let text = format!("{config}\n[[listener]]\naddress = \"127.0.0.1:0\"\n");
         let file = folder.write("eleven.toml", text);
         let file = file.to_str().expect("temporary folders have plain names");
-        Server::spawn(Command::new(env!("CARGO_BIN_EXE_eleven")), &["serve", "--config", file])
+        let words = [by, &[env!("CARGO_BIN_EXE_eleven"), "serve", "--config", file]].concat();
+        Server::spawn(Command::new(words[0]), &words[1..])
     }
 
     /// A command that listens on a port of its own choice and prints its URL.
