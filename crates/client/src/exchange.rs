@@ -363,7 +363,8 @@ impl Connection {
     pub(crate) fn poll_found(&mut self, cx: &mut Context<'_>) -> Poll<Result<Found, Failure>> {
         loop {
             // Also with nothing new: the end of a body is found behind its last octet.
-            if let Some(found) = self.step()? {
+            let idle = self.start == self.end && !self.ended && self.machine.awaits_octets();
+            if !idle && let Some(found) = self.step()? {
                 return Poll::Ready(Ok(found));
             }
             ready!(self.poll_fill(cx))?;

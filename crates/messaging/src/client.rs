@@ -278,6 +278,12 @@ impl ClientConnection {
         matches!(self.receive, Receive::Body(_))
     }
 
+    /// Whether nothing comes of [`ClientConnection::receive`] before there are octets, or their end: a head is awaited
+    /// and none of it is here.
+    pub fn awaits_octets(&self) -> bool {
+        matches!(&self.receive, Receive::Head(scan) if scan.is_fresh())
+    }
+
     /// Octets of content still to come of a body that is delimited by its length alone. Whoever drives the connection
     /// may move them without lending them here, and says so by [`ClientConnection::pass_content`].
     pub fn passable_content(&self) -> Option<u64> {

@@ -331,6 +331,11 @@ fn check_hops(fields: &Fields, rules: &Rules) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Adds a line whose value was made here, of octets that every value may have.
+fn own_line(fields: &mut Fields, name: Known, value: &[u8]) {
+    fields.append_parsed(name.name().as_bytes(), value, Some(name));
+}
+
 /// Adds ourselves to Via, as a line behind the others, which stay as they are (9110-7.6.3-01, -02).
 fn add_via(fields: &mut Fields, received: Version, rules: &Rules) {
     let version: &[u8] = match received {
@@ -343,7 +348,7 @@ fn add_via(fields: &mut Fields, received: Version, rules: &Rules) {
     let name = &name[..name.len().min(PSEUDONYM_BYTES_MAX)];
     value[..4].copy_from_slice(version);
     value[4..4 + name.len()].copy_from_slice(name);
-    let _ = fields.push(Known::Via, &value[..4 + name.len()]);
+    own_line(fields, Known::Via, &value[..4 + name.len()]);
 }
 
 /// Longest pseudonym.
@@ -389,11 +394,11 @@ fn tell_legacy(fields: &mut Fields, hop: &Hop<'_>) {
     let mut text = TextBuffer::new();
     if let Some(address) = hop.address {
         text.address(address);
-        let _ = fields.push(Known::XForwardedFor, text.get());
+        own_line(fields, Known::XForwardedFor, text.get());
     }
     // The first intermediary saw what the client asked for: what a believed one says stands.
     if !fields.contains(Known::XForwardedProto) {
-        let _ = fields.push(Known::XForwardedProto, if hop.secure { "https" } else { "http" });
+        own_line(fields, Known::XForwardedProto, if hop.secure { b"https" } else { b"http" });
     }
     if !fields.contains(Known::XForwardedHost) && !hop.host.is_empty() {
         let _ = fields.push(Known::XForwardedHost, hop.host);

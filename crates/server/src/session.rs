@@ -149,6 +149,12 @@ impl Session {
                     Turn::Wait => {}
                     other => return Poll::Ready(other),
                 }
+                if self.awaited.is_some() {
+                    // Its server is asked when all sessions that have something to read have read it. Requests that
+                    // leave together find the server still awake, and waking it is what costs most of a send.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
             if self.awaited.is_some() {
                 match ready!(self.poll_awaited(cx)) {
