@@ -1,6 +1,7 @@
 //! What went wrong, where, and whether trying again is safe. One type for the whole crate: the proxy turns it
 //! into 502 or 504, the downloader into another attempt, the command into a sentence and an exit code.
 
+use eleven_messaging::Malformed;
 use eleven_net::tls_config::CertificateProblem;
 use std::fmt;
 use std::net::SocketAddr;
@@ -111,6 +112,8 @@ pub struct Failure {
     pub host: String,
     /// The address that was asked, once it is known.
     pub address: Option<SocketAddr>,
+    /// The rule of the protocol that the server broke, where it was one.
+    pub broke: Option<Malformed>,
 }
 
 impl RetrySafety {
@@ -123,7 +126,7 @@ impl RetrySafety {
 impl Failure {
     /// A failure that another attempt would not change.
     pub fn new(phase: Phase, cause: Cause) -> Failure {
-        Failure { phase, cause, retry: RetrySafety::Never, host: String::new(), address: None }
+        Failure { phase, cause, retry: RetrySafety::Never, host: String::new(), address: None, broke: None }
     }
 
     /// The same with this retry safety.

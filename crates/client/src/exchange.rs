@@ -418,7 +418,7 @@ impl Connection {
             Malformed::HeadCut | Malformed::BodyCut => Cause::Closed,
             other => Cause::Malformed(other.to_string()),
         };
-        self.failure(phase, cause)
+        Failure { broke: Some(malformed), ..self.failure(phase, cause) }
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {

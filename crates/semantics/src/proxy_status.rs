@@ -49,13 +49,14 @@ errors! {
     HttpRequestDenied "http_request_denied" FORBIDDEN "The request is not allowed.";
     HttpResponseIncomplete "http_response_incomplete" BAD_GATEWAY "The response was cut short.";
     HttpResponseHeaderSectionSize "http_response_header_section_size" BAD_GATEWAY "The response's header section is too large.";
+    HttpResponseTrailerSectionSize "http_response_trailer_section_size" BAD_GATEWAY "The response's trailer section is too large.";
     HttpResponseTransferCoding "http_response_transfer_coding" BAD_GATEWAY "The response's transfer coding cannot be decoded.";
     HttpResponseTimeout "http_response_timeout" GATEWAY_TIMEOUT "No complete response in time.";
     HttpUpgradeFailed "http_upgrade_failed" BAD_GATEWAY "The switch of protocols failed.";
     HttpProtocolError "http_protocol_error" BAD_GATEWAY "The response breaks the protocol.";
     ProxyInternalError "proxy_internal_error" INTERNAL_SERVER_ERROR "A fault of ours.";
     ProxyConfigurationError "proxy_configuration_error" INTERNAL_SERVER_ERROR "Our configuration is at fault.";
-    ProxyLoopDetected "proxy_loop_detected" LOOP_DETECTED "The request has been here before.";
+    ProxyLoopDetected "proxy_loop_detected" BAD_GATEWAY "The request has been here before.";
 }
 
 /// The field value: `name; error=type`, with the status received from the next hop where there was one, and
@@ -111,6 +112,26 @@ mod tests {
             text(value("1st", ProxyError::HttpProtocolError, Status::new(200), Some("a \"b\"\r\n\u{e4}"))),
             r#""1st"; error=http_protocol_error; received-status=200; details="a \"b\"???""#
         );
+    }
+
+    /// RFC 9209 §2.3: the recommended statuses, as its text has them.
+    #[test]
+    fn statuses_are_those_recommended() {
+        for error in ProxyError::ALL {
+            let recommended = match error.token() {
+                "dns_timeout"
+                | "connection_timeout"
+                | "connection_read_timeout"
+                | "connection_write_timeout"
+                | "http_response_timeout" => 504,
+                "destination_not_found" | "proxy_internal_error" | "proxy_configuration_error" => 500,
+                "destination_unavailable" | "connection_limit_reached" => 503,
+                "http_request_error" => 400,
+                "http_request_denied" => 403,
+                _ => 502,
+            };
+            assert_eq!(error.status().code(), recommended, "{error:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod health;
 pub mod open;
 pub mod shared;
 pub mod sticky;
+mod timing;
 pub mod tunnel;
 pub mod upstream;
 
@@ -26,7 +27,7 @@ use eleven_client::error::{Cause, Failure, Phase, RetrySafety};
 use eleven_client::exchange::Connection;
 use eleven_client::pool::{Key, Pool, PoolLimits, Pooled};
 use eleven_messaging::client::Request as Outgoing;
-use eleven_messaging::{CloseReason, Config, Expectation, Framing, Length};
+use eleven_messaging::{CloseReason, Config, Expectation, Framing, Length, Malformed};
 use eleven_net::dial::Dialer;
 use eleven_net::resolve::Resolver;
 use eleven_net::{Stream, dial, proxy_protocol, resolve};
@@ -247,12 +248,7 @@ impl Gateway {
             + dial.resolve_timeout_ms
             + dial.connect_timeout_ms
             + dial.tls_timeout_ms;
-        match tokio::time::timeout(Duration::from_millis(longest_ms), checkout).await {
-            Ok(result) => result,
-            Err(_) => {
-                Err(Failure::new(Phase::Prepare, Cause::Timeout(longest_ms)).retry(RetrySafety::NotSent))
-            }
-        }
+        within(longest_ms, checkout).await
     }
 
     /// Opens a connection to a server.
@@ -336,6 +332,17 @@ impl Gateway {
     fn error(&self, error: ProxyError, failure: Option<&Failure>) -> Response {
         let details = failure.filter(|_| self.plan.tell_details).map(Failure::to_string);
         error_response(error, &self.plan.rules.pseudonym, details.as_deref())
+    }
+}
+
+/// A connection, waited for no longer than this.
+async fn within(
+    longest_ms: u64,
+    checkout: impl Future<Output = Result<Pooled, Failure>>,
+) -> Result<Pooled, Failure> {
+    match tokio::time::timeout(Duration::from_millis(longest_ms), checkout).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(Phase::Prepare, Cause::Timeout(longest_ms)).retry(RetrySafety::NotSent)),
     }
 }
 
@@ -518,6 +525,20 @@ fn refused(refusal: Refusal, name: &str) -> Response {
 fn proxy_error(failure: &Failure) -> ProxyError {
     use ProxyError as E;
     use std::io::ErrorKind as Io;
+    match failure.broke {
+        Some(Malformed::HeadCut | Malformed::BodyCut) => return E::HttpResponseIncomplete,
+        Some(Malformed::FieldSectionTooLarge | Malformed::TooManyFields) => {
+            return E::HttpResponseHeaderSectionSize;
+        }
+        Some(Malformed::TrailersTooLarge) => return E::HttpResponseTrailerSectionSize,
+        Some(
+            Malformed::TransferEncoding | Malformed::CodingUnknown | Malformed::Gzip | Malformed::GzipBomb,
+        ) => {
+            return E::HttpResponseTransferCoding;
+        }
+        Some(Malformed::SwitchUnasked) => return E::HttpUpgradeFailed,
+        _ => {}
+    }
     match (&failure.cause, failure.phase) {
         (Cause::Timeout(_), Phase::Prepare) => E::ConnectionLimitReached,
         (Cause::Timeout(_), Phase::Resolve) => E::DnsTimeout,

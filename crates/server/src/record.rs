@@ -5,7 +5,8 @@
 use crate::access_log;
 use crate::metrics::Exchange;
 use eleven_semantics::{Fields, Version};
-use std::net::IpAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -58,8 +59,25 @@ pub struct Record<'a> {
     pub cache: &'a str,
     /// The server that a gateway asked; empty for none.
     pub upstream: &'a str,
+    /// How asking it went, where a gateway or proxy measured it.
+    pub attempts: Option<Attempts>,
     /// Request id, if one was given or made.
     pub request_id: &'a [u8],
+}
+
+/// How asking a server went. Where several were tried, address, connection and head are those of the last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// How often the request was tried; 0 if no server was to be had.
+    pub tries: u32,
+    /// The address of the server; `None` over a Unix socket, or where there was no connection.
+    pub address: Option<SocketAddr>,
+    /// For opening the connection, names and TLS included, in microseconds; `None` where an idle one was used.
+    pub connect_us: Option<u64>,
+    /// From there to the head of the response, in microseconds; `None` if none came.
+    pub head_us: Option<u64>,
+    /// From the beginning of the first try to the end of the response, or of the last try, in microseconds.
+    pub total_us: Option<u64>,
 }
 
 impl Default for Record<'_> {
@@ -88,6 +106,7 @@ impl Default for Record<'_> {
             refused: None,
             cache: "",
             upstream: "",
+            attempts: None,
             request_id: b"",
         }
     }
@@ -112,6 +131,8 @@ pub struct Notes {
     pub cache_reason: &'static str,
     /// The server that a gateway asked.
     pub upstream: Option<Arc<str>>,
+    /// How asking it goes; not over before all of the response has come.
+    pub attempts: Option<Rc<Cell<Attempts>>>,
     /// Request id, if one was given or made.
     pub request_id: Option<Box<[u8]>>,
     /// Where it is logged.
@@ -156,6 +177,7 @@ impl Notes {
         record.refused = record.refused.or(self.refused);
         record.cache = self.cache;
         record.upstream = self.upstream.as_deref().unwrap_or_default();
+        record.attempts = self.attempts.as_deref().map(Cell::get);
         record.request_id = self.request_id.as_deref().unwrap_or_default();
     }
 }

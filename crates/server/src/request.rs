@@ -76,6 +76,8 @@ pub struct Request {
     pub user: Option<Box<[u8]>>,
     /// The record needs what is left after [`Request::take`].
     pub(crate) is_recorded: bool,
+    /// A log tells of it how long it took.
+    pub(crate) is_timed: bool,
     /// The target as received, if it was rewritten.
     received_target: Option<Box<[u8]>>,
     interim: Option<InterimSender>,
@@ -102,6 +104,7 @@ impl Request {
             peer,
             user: None,
             is_recorded: false,
+            is_timed: false,
             received_target: None,
             interim: None,
             path: Vec::new(),
@@ -125,6 +128,7 @@ impl Request {
     pub fn take(&mut self) -> Request {
         let mut left = Request::new(self.peer.clone());
         left.interim = Some(self.interim());
+        (left.is_recorded, left.is_timed) = (self.is_recorded, self.is_timed);
         if self.is_recorded {
             left.head = self.head.clone();
             left.received_target = self.received_target.clone();
@@ -175,6 +179,7 @@ impl Request {
         derived.head = head;
         derived.content = content;
         derived.interim.clone_from(&self.interim);
+        (derived.is_recorded, derived.is_timed) = (self.is_recorded, self.is_timed);
         if self.path_state == PathState::Rewritten {
             derived.set_path(&self.path);
         }

@@ -6,7 +6,7 @@ use super::template::{Piece, Template};
 use crate::record::Record;
 use eleven_semantics::Known;
 use eleven_semantics::grammar::push_decimal;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Octets of one value from a peer that a line holds at most (fault L06).
 pub const VALUE_BYTES_MAX: usize = 2048;
@@ -88,7 +88,18 @@ impl Format {
             Format::Common | Format::Combined => false,
             Format::Json => true,
             Format::Template(template) => template.pieces.iter().any(|piece| {
-                matches!(piece, Piece::IsoTime | Piece::DurationUs | Piece::Duration | Piece::FirstOctetUs)
+                matches!(
+                    piece,
+                    Piece::IsoTime
+                        | Piece::DurationUs
+                        | Piece::Duration
+                        | Piece::FirstOctetUs
+                        | Piece::UpstreamAddress
+                        | Piece::UpstreamTries
+                        | Piece::UpstreamConnectUs
+                        | Piece::UpstreamHeadUs
+                        | Piece::UpstreamTotalUs
+                )
             }),
         }
     }
@@ -170,6 +181,27 @@ fn push_address(out: &mut Vec<u8>, address: IpAddr) {
             use std::io::Write;
             let _ = write!(out, "{v6}");
         }
+    }
+}
+
+fn push_socket_address(out: &mut Vec<u8>, address: SocketAddr) {
+    let brackets = address.is_ipv6();
+    if brackets {
+        out.push(b'[');
+    }
+    push_address(out, address.ip());
+    if brackets {
+        out.push(b']');
+    }
+    out.push(b':');
+    push_decimal(out, u64::from(address.port()));
+}
+
+/// A number, or a dash where nothing was measured.
+fn measured(out: &mut Vec<u8>, number: Option<u64>) {
+    match number {
+        Some(number) => push_decimal(out, number),
+        None => out.push(b'-'),
     }
 }
 
@@ -390,6 +422,24 @@ fn json(out: &mut Vec<u8>, record: &Record<'_>, clock: &Texts, order: u64) {
     json.text("handler", record.handler.as_bytes());
     json.text("cache", record.cache.as_bytes());
     json.text("upstream", record.upstream.as_bytes());
+    if let Some(attempts) = &record.attempts {
+        if let Some(address) = attempts.address {
+            json.key("upstream_address");
+            json.out.push(b'"');
+            push_socket_address(json.out, address);
+            json.out.push(b'"');
+        }
+        json.number("upstream_tries", u64::from(attempts.tries));
+        for (name, us) in [
+            ("upstream_connect_us", attempts.connect_us),
+            ("upstream_head_us", attempts.head_us),
+            ("upstream_total_us", attempts.total_us),
+        ] {
+            if let Some(us) = us {
+                json.number(name, us);
+            }
+        }
+    }
     json.number("content_bytes", record.content_bytes);
     json.number("sent_bytes", record.sent_bytes);
     json.number("received_bytes", record.received_bytes);
@@ -453,6 +503,14 @@ fn write_piece(out: &mut Vec<u8>, piece: &Piece, record: &Record<'_>, clock: &mu
         Piece::Refused => text(out, record.refused.unwrap_or("-").as_bytes()),
         Piece::Cache => word(out, record.cache.as_bytes()),
         Piece::Upstream => word(out, record.upstream.as_bytes()),
+        Piece::UpstreamAddress => match record.attempts.and_then(|attempts| attempts.address) {
+            Some(address) => push_socket_address(out, address),
+            None => out.push(b'-'),
+        },
+        Piece::UpstreamTries => measured(out, record.attempts.map(|attempts| u64::from(attempts.tries))),
+        Piece::UpstreamConnectUs => measured(out, record.attempts.and_then(|attempts| attempts.connect_us)),
+        Piece::UpstreamHeadUs => measured(out, record.attempts.and_then(|attempts| attempts.head_us)),
+        Piece::UpstreamTotalUs => measured(out, record.attempts.and_then(|attempts| attempts.total_us)),
         Piece::RequestId => word(out, record.request_id),
         Piece::Order => push_decimal(out, order),
         Piece::RequestField(name) => {

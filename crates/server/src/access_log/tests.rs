@@ -147,6 +147,38 @@ fn every_word_of_a_template_is_documented_and_known() {
     assert_eq!(super::tests::line(&Format::Template(braces), &record(b"/", &fields)), "{200} -\n");
 }
 
+/// What was not measured is a dash, and left out of an object.
+#[test]
+fn what_a_proxy_measured() {
+    use crate::record::Attempts;
+    let words =
+        "{upstream_address} {upstream_tries} {upstream_connect_us} {upstream_head_us} {upstream_total_us}";
+    let template = Format::Template(Template::parse(words).unwrap());
+    let fields = Fields::new();
+    let attempts = Attempts {
+        tries: 2,
+        address: Some("[2001:db8::1]:8080".parse().unwrap()),
+        connect_us: None,
+        head_us: Some(7),
+        total_us: Some(12),
+    };
+    for (attempts, text, object) in [
+        (None, "- - - - -\n", ""),
+        (
+            Some(attempts),
+            "[2001:db8::1]:8080 2 - 7 12\n",
+            r#","upstream_address":"[2001:db8::1]:8080","upstream_tries":2,"upstream_head_us":7,"upstream_total_us":12,"#,
+        ),
+        (Some(Attempts::default()), "- 0 - - -\n", r#","upstream_tries":0,"content_bytes""#),
+    ] {
+        let record = Record { attempts, ..record(b"/", &fields) };
+        assert_eq!(line(&template, &record), text);
+        let json = line(&Format::Json, &record);
+        assert!(json.contains(object), "{json}");
+        assert_eq!(json.contains("upstream_tries"), attempts.is_some(), "{json}");
+    }
+}
+
 #[test]
 fn lines_of_all_workers_reach_the_file_and_survive_a_rotation() {
     let dir = std::env::temp_dir().join(format!("eleven-access-log-{}", std::process::id()));

@@ -6,6 +6,7 @@
 //! itself, without a task, a future or a pipe. All others, and those of which anything unusual comes, go on as
 //! a future.
 
+use super::timing::Timing;
 use super::upstream::Lease;
 use super::*;
 use crate::overload::gated::Permit;
@@ -62,6 +63,8 @@ pub struct Asking {
     chosen: bool,
     reused: bool,
     again: Option<Upload>,
+    /// For the log.
+    timing: Option<Timing>,
     /// For the fields of the response.
     memory: Fields,
 }
@@ -106,6 +109,7 @@ impl Asking {
             chosen: false,
             reused: false,
             again: None,
+            timing: None,
             memory: Fields::new(),
         }
     }
@@ -127,6 +131,7 @@ impl Asking {
         self.last = None;
         (self.fresh, self.chosen) = (false, false);
         self.flow = None;
+        self.timing = None;
     }
 
     /// Whoever has all of the content has met the expectation.
@@ -178,6 +183,7 @@ impl Gateway {
             Err(refusal) => return Err(self.refused(refusal).into()),
         };
         self.budget.deposit();
+        asking.timing = request.is_timed.then(Timing::begin);
         asking.hash = self.hash(request);
         asking.wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(&request.head.fields));
         asking.length = length(request);
@@ -204,8 +210,12 @@ impl Gateway {
     ) -> Result<Response, Box<Response>> {
         match self.prepare(&mut request) {
             Ok(mut asking) => {
-                let result = self.answer(&mut asking).await;
+                let mut result = self.answer(&mut asking).await;
                 *cookie = asking.cookie.take();
+                match &mut result {
+                    Ok(response) => self.note(&asking, response),
+                    Err(response) => self.note(&asking, response),
+                }
                 result
             }
             Err(response) => Ok(*response),
@@ -282,9 +292,13 @@ impl Gateway {
             Err(_) => return Begun::Instead(Ok(Response::new(Status::BAD_REQUEST))),
         }
         let lease = server.lease();
+        if let Some(timing) = &mut asking.timing {
+            timing.attempt();
+        }
         match self.connect(server, asking.fresh, &asking.request.peer).await {
             Ok(connection) => self.begin(asking, connection, lease),
             Err(failure) => {
+                drop(asking.timing.as_ref().map(Timing::until_end));
                 asking.reused = false;
                 asking.again = None;
                 let upload = Some(std::mem::replace(&mut asking.upload, Upload::None));
@@ -310,11 +324,15 @@ impl Gateway {
             ..Outgoing::new(&head.method, &target, b"", &head.fields)
         };
         asking.reused = connection.is_reused();
+        if let Some(timing) = &mut asking.timing {
+            timing.connected(connection.address(), !asking.reused);
+        }
         asking.again = asking.upload.again();
         let upload = std::mem::replace(&mut asking.upload, Upload::None);
         let (rules, timeouts) = (Rc::clone(&asking.rules), self.plan.timeouts);
         match Flow::begin(connection, Some(lease), &outgoing, upload, rules, timeouts, &self.watch) {
-            Ok(flow) => {
+            Ok(mut flow) => {
+                flow.measure(asking.timing.as_ref().map(Timing::until_end));
                 asking.flow = Some(flow);
                 Begun::UnderWay
             }
@@ -339,6 +357,9 @@ impl Gateway {
         let Ok(target) = self.other_target(&mut asking.request, server) else { return false };
         asking.target = target;
         let Some(connection) = self.pool.checkout_idle(server.handle(&self.pool)) else { return false };
+        if let Some(timing) = &mut asking.timing {
+            timing.attempt();
+        }
         match self.begin(asking, connection, server.lease()) {
             Begun::UnderWay => {
                 asking.chosen = false;
@@ -377,7 +398,7 @@ impl Gateway {
         let whole = || asking.buffered.as_ref().map(Buffered::upload);
         let again = asking.again.take().or(untouched).or_else(whole);
         // An idle connection that the server had just closed says nothing about the server.
-        let stale = asking.reused && failure.cause == Cause::Closed;
+        let stale = asking.reused && failure.cause == Cause::Closed && failure.broke.is_none();
         // Only what a server may have worked on costs: repeating the rest adds no load.
         let free = stale || failure.phase <= Phase::Tls;
         asking.attempts += if free { 1 } else { ATTEMPT_WEIGHT };
@@ -397,6 +418,17 @@ impl Gateway {
         }
         asking.last = Some(failure);
         Judged::Again
+    }
+
+    /// Tells the record who was asked, and how it went.
+    fn note(&self, asking: &Asking, response: &mut Response) {
+        let request = &asking.request;
+        if !(request.is_recorded || request.is_timed) || asking.index >= self.group.servers().len() {
+            return;
+        }
+        let notes = response.notes();
+        notes.upstream = Some(self.group.server(asking.index).name.clone());
+        notes.attempts = asking.timing.as_ref().map(Timing::attempts);
     }
 
     /// Keeps the memory of an exchange that is done.
@@ -503,9 +535,7 @@ impl Soon {
 
     fn finish(&mut self, answer: Result<Response, Box<Response>>) -> Response {
         let mut response = answer.unwrap_or_else(|failed| *failed);
-        if self.asking.request.is_recorded && self.asking.index < self.gateway.group.servers().len() {
-            response.notes().upstream = Some(self.gateway.group.server(self.asking.index).name.clone());
-        }
+        self.gateway.note(&self.asking, &mut response);
         if let Some(cookie) = self.asking.cookie.take() {
             stick(response.fields.to_mut(), cookie);
         }

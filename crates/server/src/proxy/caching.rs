@@ -142,7 +142,12 @@ impl Caching {
 
     async fn answer(&self, mut request: Request, site: &Site, worker: &Rc<Worker>) -> Response {
         let content = std::mem::take(&mut request.content);
-        let original = Rc::new(Original { request, content: Cell::new(content), sticky: Cell::default() });
+        let original = Rc::new(Original {
+            request,
+            content: Cell::new(content),
+            sticky: Cell::default(),
+            notes: Cell::default(),
+        });
         let behind = Rc::clone(&self.behind);
         let onward = Onward { behind, original: Rc::clone(&original), worker: Rc::clone(worker) };
         let target = original.request.head.target.path_and_query();
@@ -152,6 +157,11 @@ impl Caching {
         match replied {
             Ok(reply) => {
                 let mut response = self.response(reply);
+                if let Some(asked) = original.notes.take() {
+                    let notes = response.notes();
+                    notes.upstream.clone_from(&asked.upstream);
+                    notes.attempts.clone_from(&asked.attempts);
+                }
                 if let Some(cookie) = sticky {
                     // For this client: what is in the store has none.
                     stick(response.fields.to_add(), cookie);
@@ -215,6 +225,18 @@ struct Original {
     content: Cell<RequestContent>,
     /// The sticky cookie to set.
     sticky: Cell<Option<Vec<u8>>>,
+    /// What is to be told of the server that was asked last.
+    notes: Cell<Option<Rc<Notes>>>,
+}
+
+impl Original {
+    fn note(&self, result: &Result<Response, Box<Response>>) {
+        let response = match result {
+            Ok(response) => response,
+            Err(response) => response,
+        };
+        self.notes.set(response.notes.clone());
+    }
 }
 
 /// The way inbound.
@@ -251,11 +273,16 @@ impl Inbound for Onward {
         let response = match self.behind.inner() {
             Handler::Gateway(gateway) => {
                 let mut cookie = None;
-                let response = gateway.ask(request, &mut cookie).await?;
+                let result = gateway.ask(request, &mut cookie).await;
                 self.original.sticky.set(cookie);
-                response
+                self.original.note(&result);
+                result?
             }
-            Handler::Forward(proxy) => proxy.ask(request).await?,
+            Handler::Forward(proxy) => {
+                let result = proxy.ask(request).await;
+                self.original.note(&result);
+                result?
+            }
             other => match other.handle(&mut request, &self.worker) {
                 Handled::Ready(response) => response,
                 Handled::Soon(soon) => soon.into_later(0).1.await,

@@ -6,6 +6,7 @@
 //! a pipe by a task of its own for those who change or store it. What becomes of a failure (another attempt, 502, 504)
 //! is not decided here.
 
+use super::timing::UntilEnd;
 use super::upstream::Lease;
 use crate::request::ContentReader;
 use crate::response::InterimSender;
@@ -138,6 +139,8 @@ pub struct Flow {
     gathered: Gathered,
     /// The content is held back until the server, or nobody for some time, says 100.
     holds_content: bool,
+    /// Measures how long it takes.
+    until_end: Option<UntilEnd>,
 }
 
 /// The clock of a worker's exchanges with servers. Deadlines are coarse, as those of client connections: writing
@@ -226,7 +229,13 @@ impl Flow {
             timeouts,
             patience: watch.patience(),
             gathered: Gathered::default(),
+            until_end: None,
         })
+    }
+
+    /// Keeps the time until all is over.
+    pub(super) fn measure(&mut self, until_end: Option<UntilEnd>) {
+        self.until_end = until_end;
     }
 
     /// Keeps no deadline until [`Flow::watch`]: whoever polls it keeps one.
@@ -272,6 +281,11 @@ impl Flow {
                 found => break found,
             }
         };
+        if let (Ok(Found::Head | Found::Switched), Some(until_end)) =
+            (&found, flow.as_ref().and_then(|flow| flow.until_end.as_ref()))
+        {
+            until_end.head();
+        }
         let Some(mut flow) = flow.take() else {
             let failure = Failure::new(Phase::Prepare, Cause::Closed).into();
             return Poll::Ready(Err(Failed { failure, upload: None }));
@@ -523,11 +537,16 @@ impl Flow {
 
     /// Moves the request's content, then looks for what the server sent, then at the clock.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Found, Failure>> {
-        let written = self.connection.written();
-        let sent = self.poll_upload(cx)?;
-        if self.connection.written() != written {
-            self.patience.waiting_ms = 0;
-        }
+        let sent = if self.upload.is_none() && self.connection.is_flushed() {
+            Poll::Ready(())
+        } else {
+            let written = self.connection.written();
+            let sent = self.poll_upload(cx)?;
+            if self.connection.written() != written {
+                self.patience.waiting_ms = 0;
+            }
+            sent
+        };
         match self.connection.poll_receive(cx) {
             Poll::Ready(Ok(event)) => {
                 let found = match event {

@@ -4,9 +4,11 @@
 //! (faults X10 to X15).
 
 use super::flow::{Failed, Flow, Timeouts, Watch};
+use super::timing::{Timing, UntilEnd};
 use super::tunnel::{Tunnel, TunnelLimits};
 use super::{
     authority, error_response, final_recipient, hop, length, offered_upgrade, proxy_error, response, upload,
+    within,
 };
 use crate::before::auth::{Authentication, Denied, Judgement, Outcome};
 use crate::handler::Handled;
@@ -235,7 +237,17 @@ impl OpenProxy {
     ///
     /// # Errors
     /// The response that says so, if it did not answer: a cache may have something better.
-    pub(super) async fn ask(&self, mut request: Request) -> Result<Response, Box<Response>> {
+    pub(super) async fn ask(&self, request: Request) -> Result<Response, Box<Response>> {
+        let mut asked = Asked::for_log_of(&request);
+        let mut result = self.exchange(request, &mut asked).await;
+        match &mut result {
+            Ok(response) => asked.note(response),
+            Err(response) => asked.note(response),
+        }
+        result
+    }
+
+    async fn exchange(&self, mut request: Request, asked: &mut Asked) -> Result<Response, Box<Response>> {
         let Form::Absolute(scheme) = request.head.target.form() else {
             return Ok(crate::service::refusal(
                 Status::BAD_REQUEST,
@@ -290,6 +302,7 @@ impl OpenProxy {
             Some(_) => request.head.target.as_bytes().to_vec(),
             None => onward_target(&request),
         };
+        asked.server(&key.host, key.port);
         let mut fresh = false;
         loop {
             let outgoing = Outgoing {
@@ -307,16 +320,24 @@ impl OpenProxy {
                     self.pool.checkout(&key, open).await
                 }
             };
-            let connection = match checkout.await {
+            asked.time(Timing::attempt);
+            let connection = match within(self.longest_ms(), checkout).await {
                 Ok(connection) => connection,
-                Err(failure) => return Err(self.failed(&failure).into()),
+                Err(failure) => {
+                    drop(asked.until_end());
+                    return Err(self.failed(&failure).into());
+                }
             };
             let (again, reused) = (upload.again(), connection.is_reused());
+            asked.time(|timing| timing.connected(connection.address(), !reused));
             let rules = Rc::clone(&self.rules);
             let flow =
                 Flow::begin(connection, None, &outgoing, upload, rules, self.plan.timeouts, &self.watch);
             let result = match flow {
-                Ok(flow) => flow.answer(&interim).await,
+                Ok(mut flow) => {
+                    flow.measure(asked.until_end());
+                    flow.answer(&interim).await
+                }
                 Err(failed) => Err(failed),
             };
             match result {
@@ -327,7 +348,10 @@ impl OpenProxy {
                 }
                 // Only what an idle connection did that the server had just closed is worth another attempt.
                 Err(Failed { failure, upload: untouched }) => {
-                    let stale = reused && failure.cause == Cause::Closed && failure.retry.is_safe();
+                    let stale = reused
+                        && failure.cause == Cause::Closed
+                        && failure.broke.is_none()
+                        && failure.retry.is_safe();
                     match again.or(untouched) {
                         Some(next) if stale && !fresh => (upload, fresh) = (next, true),
                         _ => return Err(self.failed(&failure).into()),
@@ -335,6 +359,15 @@ impl OpenProxy {
                 }
             }
         }
+    }
+
+    /// How long a connection may be waited for: until one is free, and for opening it.
+    fn longest_ms(&self) -> u64 {
+        let dial = &self.plan.dial;
+        self.plan.timeouts.queue_timeout_ms
+            + dial.resolve_timeout_ms
+            + dial.connect_timeout_ms
+            + dial.tls_timeout_ms
     }
 
     async fn open(&self, key: &Rc<Key>) -> Result<Connection, Failure> {
@@ -410,20 +443,25 @@ impl OpenProxy {
     // --- CONNECT ---
 
     async fn connect(&self, mut request: Request) -> Response {
-        let mut response = match self.tunnel(&mut request).await {
+        let mut asked = Asked::for_log_of(&request);
+        let opened = self.tunnel(&mut request, &mut asked).await;
+        drop(asked.until_end());
+        let mut response = match opened {
             Ok(tunnel) => {
                 let mut response = Response::new(Status::OK);
                 response.content = Content::Switch(Box::new(tunnel));
+                asked.note(&mut response);
                 return response;
             }
             Err(response) => *response,
         };
+        asked.note(&mut response);
         // What the client sent behind it is no request (RFC 9931 §3).
         response.close = Some(CloseReason::ConnectRefused);
         response
     }
 
-    async fn tunnel(&self, request: &mut Request) -> Result<Tunnel, Box<Response>> {
+    async fn tunnel(&self, request: &mut Request, asked: &mut Asked) -> Result<Tunnel, Box<Response>> {
         let refuse = |error| Err(Box::new(self.error(error, None)));
         let authority = request.head.target.authority().and_then(|text| Authority::parse(text).ok());
         let Some((host, port)) = authority.and_then(|authority| host_and_port(&authority, 0)) else {
@@ -440,6 +478,8 @@ impl OpenProxy {
         {
             return Err(super::refused(refusal, &self.rules.pseudonym).into());
         }
+        asked.server(&host, port);
+        asked.time(Timing::attempt);
         let opened = match &self.plan.parent {
             None => self.dial(&host, port).await.map(|(stream, _)| (stream, Vec::new())),
             Some(_) if self.is_refused_by_address(&host) => {
@@ -449,6 +489,11 @@ impl OpenProxy {
         };
         match opened {
             Ok((inbound, early)) => {
+                let address = match inbound.peer_addr() {
+                    Ok(PeerAddr::Ip(address)) => Some(address),
+                    _ => None,
+                };
+                asked.time(|timing| timing.connected(address, true));
                 Ok(Tunnel { inbound, early, limits: self.plan.tunnels, held: Box::new(()) })
             }
             Err(failure) => Err(self.failed(&failure).into()),
@@ -501,6 +546,48 @@ impl OpenProxy {
     fn error(&self, error: ProxyError, failure: Option<&Failure>) -> Response {
         let details = failure.filter(|_| self.plan.tell_details).map(Failure::to_string);
         error_response(error, &self.rules.pseudonym, details.as_deref())
+    }
+}
+
+/// What the log is to know of who was asked.
+struct Asked {
+    is_recorded: bool,
+    server: Option<Arc<str>>,
+    timing: Option<Timing>,
+}
+
+impl Asked {
+    fn for_log_of(request: &Request) -> Asked {
+        Asked {
+            is_recorded: request.is_recorded || request.is_timed,
+            server: None,
+            timing: request.is_timed.then(Timing::begin),
+        }
+    }
+
+    fn server(&mut self, host: &str, port: u16) {
+        if self.is_recorded {
+            self.server = Some(format!("{host}:{port}").into());
+        }
+    }
+
+    fn time(&mut self, step: impl FnOnce(&mut Timing)) {
+        if let Some(timing) = &mut self.timing {
+            step(timing);
+        }
+    }
+
+    fn until_end(&self) -> Option<UntilEnd> {
+        self.timing.as_ref().map(Timing::until_end)
+    }
+
+    /// Nothing where no server came into question.
+    fn note(&self, response: &mut Response) {
+        if let Some(server) = &self.server {
+            let notes = response.notes();
+            notes.upstream = Some(Arc::clone(server));
+            notes.attempts = self.timing.as_ref().map(Timing::attempts);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod buffering;
 mod cached;
 mod cuts;
 mod kills;
+mod logs;
 mod rules;
 mod smuggling;
 mod soon;
@@ -30,13 +31,20 @@ pub(super) struct Front {
 
 impl Front {
     fn start(service: Arc<dyn Fn() -> Service + Send + Sync>) -> Front {
+        Front::start_with(service, None)
+    }
+
+    fn start_with(
+        service: Arc<dyn Fn() -> Service + Send + Sync>,
+        log: Option<Arc<crate::access_log::AccessLog>>,
+    ) -> Front {
         let running = start(Options {
             listen: vec!["127.0.0.1:0".parse::<eleven_net::listener::ListenAddr>().unwrap().into()],
             workers: 1,
             settings: Settings::default(),
             connections_max: 0,
             connections_per_address_max: 0,
-            log: None,
+            log,
             metrics: Default::default(),
             service,
         })
@@ -640,11 +648,25 @@ client
     stage.with("target", front.address).run();
 }
 
-/// Faults X16, X17, X18, X19; 9110-7.6.2-02, 9110-7.6-02.
+/// Faults X18, X19: a request that was here before, or at too many others.
+#[test]
+fn loops_are_named() {
+    let many = "1.1 a, ".repeat(40);
+    for via in ["1.1 me", "1.0 other, HTTP/1.1 ME (comment)", &many] {
+        let nobody = Nobody::new();
+        let front = Front::gateway(plan(&[nobody.port()]));
+        let mut stream = front.connect();
+        write!(stream, "GET / HTTP/1.1\r\nHost: h\r\nVia: {via}\r\n\r\n").unwrap();
+        let response = Reader::new(stream).response("GET").unwrap();
+        assert_eq!(response.status, 502);
+        assert_eq!(response.field("proxy-status"), Some("me; error=proxy_loop_detected"), "{via}");
+    }
+}
+
+/// Faults X16, X17; 9110-7.6.2-02, 9110-7.6-02.
 #[test]
 fn loops_and_last_stops_are_answered_here() {
     for (request, status) in [
-        ("GET / HTTP/1.1\r\nHost: h\r\nVia: 1.1 me\r\n\r\n", 508),
         ("OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n", 204),
         ("TRACE / HTTP/1.1\r\nHost: h\r\nCookie: secret\r\n\r\n", 405),
         ("OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: x\r\n\r\n", 400),
@@ -1225,8 +1247,51 @@ client
     for (method, target) in [("GET", "http://h.example/"), ("CONNECT", "h.example:443")] {
         let mut stream = front.connect();
         write!(stream, "{method} {target} HTTP/1.1\r\nHost: h\r\nVia: 1.1 other, 1.1 me\r\n\r\n").unwrap();
-        assert_eq!(Reader::new(stream).response(method).unwrap().status, 508);
+        let response = Reader::new(stream).response(method).unwrap();
+        assert_eq!(response.status, 502);
+        assert_eq!(response.field("proxy-status"), Some("me; error=proxy_loop_detected"));
     }
+}
+
+/// Fault X12, DNS rebinding: a name that means another address each time it is asked about. It is asked about once for
+/// each connection, and that goes to the very address that was judged, or nowhere.
+#[test]
+fn names_that_change_their_meaning_lead_only_where_they_were_judged() {
+    let port = balance::numbered(1, "")[0];
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut with = OpenPlan { tell_details: false, connect_ports: vec![port], ..OpenPlan::new("me") };
+    // What stands for the public Internet; the other loopback address is as forbidden as ever.
+    with.destinations = vec!["127.0.0.1/32".parse().unwrap()];
+    // Every request has to connect anew.
+    with.pool.idle_timeout_ms = 0;
+    let (with, count) = (Arc::new(with), Arc::clone(&asked));
+    let front = Front::start(Arc::new(move || {
+        let count = Arc::clone(&count);
+        let answer = move |_: &str| {
+            let turn = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(vec![if turn.is_multiple_of(2) { "127.0.0.1" } else { "::1" }.parse().unwrap()])
+        };
+        let limits = resolve::Limits { found_ttl_ms: 0, ..resolve::Limits::default() };
+        let resolver = Resolver::with_lookup(limits, answer);
+        Service::single(Handler::Forward(OpenProxy::with_resolver(Arc::clone(&with), resolver)))
+    }));
+    for turn in 0..8 {
+        let (method, target) = if turn < 4 {
+            ("GET", format!("http://turns.example:{port}/"))
+        } else {
+            ("CONNECT", format!("turns.example:{port}"))
+        };
+        let mut stream = front.connect();
+        write!(stream, "{method} {target} HTTP/1.1\r\nHost: turns.example:{port}\r\n\r\n").unwrap();
+        let response = Reader::new(stream).response(method).unwrap();
+        if turn % 2 == 0 {
+            assert_eq!(response.status, 200, "{turn}");
+        } else {
+            assert_eq!(response.status, 502, "{turn}");
+            assert_eq!(response.field("proxy-status"), Some("me; error=destination_ip_prohibited"));
+        }
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 8);
 }
 
 /// Fault X12: it is addresses that are judged, those that are then connected to: what a name is made to mean, by whom and

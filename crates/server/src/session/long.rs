@@ -148,15 +148,15 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// `None` where nobody asks. `started` tells that somebody does.
+    /// `None` where nobody asks. `started` is when it began, if the clock was read then.
     pub(super) fn of(request: &Request, weight: u32, started: Option<Instant>) -> Option<Meta> {
-        let started = started?;
-        Some(Meta {
+        // A log that tells no times tells the rest.
+        request.is_recorded.then(|| Meta {
             method: request.head.method.clone(),
             target: request.received_target().to_vec(),
             version: request.head.version,
             fields: request.head.fields.clone(),
-            started,
+            started: started.unwrap_or_else(clock::now),
             first_octet_us: 0,
             weight,
         })
@@ -409,7 +409,8 @@ impl Long<'_> {
     fn meta_of(&self, request: &mut Request) -> Option<Meta> {
         let weight = self.session.worker.weigh();
         request.is_recorded = weight > 0 || self.session.worker.is_logged();
-        Meta::of(request, weight, request.is_recorded.then(clock::now))
+        request.is_timed = self.session.worker.is_log_timed();
+        Meta::of(request, weight, None)
     }
 
     fn handle(&mut self, mut request: Request) {

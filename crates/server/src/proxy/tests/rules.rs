@@ -109,3 +109,161 @@ client
 "#,
     );
 }
+
+/// 9110-7.6.2-03: above 0, what goes on is one less, and no more than our own maximum. 9110-7.6.2-04: other methods have
+/// no Max-Forwards, so it says nothing and goes on as it came. 9110-7.6.3-03: Via has our pseudonym.
+#[test]
+fn max_forwards_runs_out() {
+    for (method, came, goes) in [
+        ("OPTIONS", "1", "0"),
+        ("OPTIONS", "5", "4"),
+        ("OPTIONS", "71", "70"),
+        ("OPTIONS", "72", "70"),
+        ("OPTIONS", "99999999999999999999999999", "70"),
+        ("GET", "0", "0"),
+        ("GET", "72", "72"),
+        ("DELETE", "x", "x"),
+    ] {
+        play(&format!(
+            r#"
+server origin
+  skip-to "{method} / HTTP/1.1\r\n"
+  skip-to "Max-Forwards: {goes}\r\n"
+  skip-to "Via: 1.1 me\r\n\r\n"
+  send "HTTP/1.1 204 No Content\r\n\r\n"
+client
+  send "{method} / HTTP/1.1\r\nHost: h\r\nMax-Forwards: {came}\r\n\r\n"
+  skip-to "204 No Content"
+"#
+        ));
+    }
+}
+
+/// 9110-13.2.1-03a: conditions are the server's to evaluate. Whatever it makes of them goes on, also where we could see
+/// that they fail.
+#[test]
+fn conditions_are_not_evaluated_here() {
+    for condition in [
+        "If-Match: \\\"other\\\"",
+        "If-None-Match: \\\"same\\\"",
+        "If-None-Match: *",
+        "If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT",
+        "If-Unmodified-Since: Sun, 06 Nov 1993 08:49:37 GMT",
+        "Range: bytes=0-0",
+    ] {
+        play(&format!(
+            r#"
+server origin
+  skip-to "{condition}\r\n"
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nETag: \"same\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 4\r\n\r\nfull"
+client
+  send "GET / HTTP/1.1\r\nHost: h\r\n{condition}\r\n\r\n"
+  skip-to "HTTP/1.1 200 OK\r\n"
+  skip-to "\r\n\r\n"
+  expect "full"
+"#
+        ));
+    }
+}
+
+/// 9112-9.3.2-07b: of pipelined requests whose server fails, the responses that were received go on, in order; the one
+/// that got none and may not be repeated is answered with 502, so the client knows what became of each.
+#[test]
+fn a_server_that_fails_amid_pipelined_requests() {
+    play(
+        r#"
+server origin
+  skip-to "GET /1 HTTP/1.1\r\n"
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"
+  skip-to "POST /2 HTTP/1.1\r\n"
+  skip-to "hello"
+  reset
+  accept
+  skip-to "GET /3 HTTP/1.1\r\n"
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nthree"
+client
+  send "GET /1 HTTP/1.1\r\nHost: h\r\n\r\nPOST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhelloGET /3 HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "HTTP/1.1 200 OK\r\n"
+  skip-to "\r\n\r\n"
+  expect "one"
+  skip-to "HTTP/1.1 502 Bad Gateway\r\n"
+  skip-to "\r\n\r\n"
+  skip-to "HTTP/1.1 200 OK\r\n"
+  skip-to "\r\n\r\n"
+  expect "three"
+"#,
+    );
+}
+
+/// RFC 9209 §2.3: what is wrong with a response has the most specific name there is (§2.1.1), and the status recommended.
+#[test]
+fn faults_of_servers_have_their_names() {
+    let long = format!("X: {}\r\n", "a".repeat(300_000));
+    let many = "X: a\r\n".repeat(2_000);
+    for (response, error) in [
+        ("hello\r\n\r\n", "http_protocol_error"),
+        ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "http_protocol_error"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "http_protocol_error"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "http_protocol_error"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: x-odd, chunked\r\n\r\n", "http_response_transfer_coding"),
+        (&format!("HTTP/1.1 200 OK\r\n{long}\r\n"), "http_response_header_section_size"),
+        (&format!("HTTP/1.1 200 OK\r\n{many}\r\n"), "http_response_header_section_size"),
+        ("HTTP/1.1 200 OK\r\nContent-", "http_response_incomplete"),
+        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "http_upgrade_failed"),
+        ("", "connection_terminated"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let response = response.to_owned();
+        let server = std::thread::spawn(move || {
+            // Twice: what is idempotent is tried again.
+            for stream in listener.incoming().take(2).map_while(Result::ok) {
+                let mut reader = Reader::new(stream);
+                let _ = reader.request();
+                // It may be refused before its end.
+                let _ = reader.get_mut().write_all(response.as_bytes());
+            }
+        });
+        let mut with = plan(&[port]);
+        with.attempts_max = 1;
+        let front = Front::gateway(with);
+        let mut client = front.connect();
+        write!(client, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let answer = Reader::new(client).response("POST").unwrap();
+        assert_eq!(answer.status, 502, "{error}");
+        assert_eq!(answer.field("proxy-status"), Some(&*format!("me; error={error}")));
+        drop(TcpStream::connect(("127.0.0.1", port)));
+        drop(front);
+        server.join().unwrap();
+    }
+}
+
+/// A client of the forward proxy does not wait for ever where all connections to a server are in use.
+#[test]
+fn connections_of_a_forward_proxy_have_a_queue_with_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut with = OpenPlan::new("me");
+    with.destinations = vec!["127.0.0.0/8".parse().unwrap()];
+    with.tell_details = false;
+    with.pool.connections_per_origin_max = 1;
+    with.timeouts.queue_timeout_ms = 20;
+    (with.dial.resolve_timeout_ms, with.dial.connect_timeout_ms, with.dial.tls_timeout_ms) = (1, 2_000, 1);
+    let front = Front::forward(with);
+    let ask = || {
+        let mut client = front.connect();
+        write!(client, "GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        client
+    };
+    let first = ask();
+    let mut server = Reader::new(listener.accept().unwrap().0);
+    server.request().unwrap();
+    let answer = Reader::new(ask()).response("GET").unwrap();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.field("proxy-status"), Some("me; error=connection_limit_reached"));
+    server.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    assert_eq!(Reader::new(first).response("GET").unwrap().status, 200);
+}
