@@ -206,8 +206,31 @@ impl Reply {
 }
 
 /// Adds Age.
+#[inline]
 pub fn push_age(fields: &mut Fields, age: u32) {
-    let mut digits = Vec::with_capacity(10);
-    eleven_semantics::grammar::push_decimal(&mut digits, u64::from(age));
-    fields.append_parsed(b"Age", &digits, Some(eleven_semantics::Known::Age));
+    // Ten digits are the most.
+    let (mut digits, mut at, mut left) = ([0; 10], 10, age);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    fields.append_parsed(b"Age", &digits[at..], Some(eleven_semantics::Known::Age));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages() {
+        for age in [0, 7, 10, 99, 100, 2_147_483_648, u32::MAX] {
+            let mut fields = Fields::new();
+            push_age(&mut fields, age);
+            assert_eq!(fields.wire(), format!("Age: {age}\r\n").as_bytes());
+        }
+    }
 }

@@ -272,8 +272,12 @@ impl Request {
     /// names one. It was checked when the head was read.
     pub fn authority(&self) -> Authority<'_> {
         const NONE: Authority<'static> = Authority { host: b"", port: None };
-        let text = self.head.target.authority().or_else(|| self.head.fields.get(Known::Host));
-        text.and_then(|text| Authority::parse(text).ok()).unwrap_or(NONE)
+        Authority::parse(self.host_text()).unwrap_or(NONE)
+    }
+
+    /// The authority as it was written; empty if there is none.
+    pub fn host_text(&self) -> &[u8] {
+        self.head.target.authority().or_else(|| self.head.fields.get(Known::Host)).unwrap_or_default()
     }
 
     /// The scheme of the target URI: of the connection, which an absolute target cannot change (fault H08).

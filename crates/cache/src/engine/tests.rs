@@ -7,10 +7,15 @@ mod poisoning;
 
 use super::*;
 use crate::memory::{Limits as MemoryLimits, Memory};
-use crate::reply::Source;
+use crate::purge::How;
+use crate::reply::{Body, Report, Source};
+use crate::store::Usage;
 use crate::tiered::Tiered;
 use bytes::Bytes;
 use eleven_net::pipe::{Next, Reason};
+use eleven_semantics::Status;
+use eleven_semantics::caching::NotStored;
+use eleven_semantics::range::{self, ContentRange, RangeLimits, Ranges};
 use eleven_semantics::target::Scheme;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

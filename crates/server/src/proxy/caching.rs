@@ -60,6 +60,16 @@ pub struct Caching {
     behind: Rc<Handler>,
     plan: CachingPlan,
     scratch: RefCell<Scratch>,
+    /// The site of the request before: most are for the same one.
+    last: RefCell<Last>,
+    /// What the record says of a hit.
+    hit: Rc<Notes>,
+}
+
+/// A host as it was written, and the site it means.
+struct Last {
+    text: Vec<u8>,
+    site: Rc<Site>,
 }
 
 impl std::fmt::Debug for Caching {
@@ -71,7 +81,14 @@ impl std::fmt::Debug for Caching {
 impl Caching {
     /// This cache in front of this handler.
     pub fn new(behind: Handler, plan: CachingPlan) -> Rc<Caching> {
-        Rc::new(Caching { behind: Rc::new(behind), plan, scratch: RefCell::default() })
+        let nowhere = Rc::new(Site { scheme: Scheme::Http, host: Vec::new(), port: 0 });
+        Rc::new(Caching {
+            behind: Rc::new(behind),
+            plan,
+            scratch: RefCell::default(),
+            last: RefCell::new(Last { text: Vec::new(), site: nowhere }),
+            hit: Rc::new(Notes { cache: "HIT", ..Notes::default() }),
+        })
     }
 
     /// What stands behind the cache.
@@ -107,7 +124,7 @@ impl Caching {
 
     /// The site whose responses may answer the request; `None` for what goes past the cache altogether: tunnels,
     /// switches of protocol, what is not about a resource, and methods that the route left out.
-    fn site(&self, request: &Request) -> Option<Site> {
+    fn site(&self, request: &Request) -> Option<Rc<Site>> {
         let scheme = match request.head.target.form() {
             Form::Origin => request.scheme(),
             // A forward proxy is asked for a site of that scheme, whatever the client's connection is.
@@ -126,8 +143,15 @@ impl Caching {
         if past || request.head.fields.contains(Known::Upgrade) || (forward && scheme != Scheme::Http) {
             return None;
         }
+        let text = request.host_text();
+        let mut last = self.last.borrow_mut();
+        if last.text != text || last.site.scheme != scheme {
+            last.text.clear();
+            last.text.extend_from_slice(text);
+            last.site = Rc::new(Site::new(scheme, &request.authority()));
+        }
         // Without a host there is no key that is nobody else's (C04).
-        Some(Site::new(scheme, &request.authority())).filter(|site| !site.host.is_empty())
+        (!last.site.host.is_empty()).then(|| Rc::clone(&last.site))
     }
 
     #[inline]
@@ -179,7 +203,8 @@ impl Caching {
     }
 
     fn response(&self, reply: Reply) -> Response {
-        let mut added = Fields::new();
+        // Room for Age and one line more.
+        let mut added = Fields::with_capacity(64);
         self.add_lines(&reply.report, &mut added);
         let (status, fields) = match reply.head {
             Head::Stored { stored, age } => {
@@ -192,9 +217,11 @@ impl Caching {
             }
         };
         let content = content(reply.body, status);
-        let notes =
-            Notes { cache: reply.report.word(), cache_reason: reply.report.reason(), ..Notes::default() };
-        Response { status, fields, content, notes: Some(Rc::new(notes)), ..Response::new(status) }
+        let notes = match reply.report.word() {
+            "HIT" => Rc::clone(&self.hit),
+            cache => Rc::new(Notes { cache, cache_reason: reply.report.reason(), ..Notes::default() }),
+        };
+        Response { status, fields, content, close: None, notes: Some(notes) }
     }
 
     fn add_lines(&self, report: &Report, added: &mut Fields) {
