@@ -287,7 +287,7 @@ def test_apache_changed():
 
 
 def test_full_disk():
-    """A disk that fills up in the middle: what is here stays usable, and --continue goes on there."""
+    """A disk that fills up in the middle: what is here stays usable, and --continue goes on there (F11, F28)."""
     with place(nginx, more="limit_rate 4m;") as (root, out, url, work):
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=52m", "tmpfs", str(out)], capture_output=True)
         if mounted.returncode:

@@ -306,6 +306,7 @@ mod tests {
         }
     }
 
+    /// Fault D31.
     #[tokio::test(start_paused = true)]
     async fn one_fetches_and_all_get_it() {
         let collapse = Collapse::new(Limits::default());
@@ -324,6 +325,7 @@ mod tests {
         assert_eq!(collapse.flights(), 0);
     }
 
+    /// Fault D33.
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_shared_releases_all_and_is_remembered() {
         let collapse = Collapse::new(Limits::default());
@@ -380,6 +382,7 @@ mod tests {
         assert_eq!(collapse.flights(), 0);
     }
 
+    /// Faults D31 and D32.
     #[tokio::test(start_paused = true)]
     async fn waiting_has_a_deadline_and_a_limit() {
         let collapse = Collapse::new(Limits { waiters_max: 1, ..Limits::default() });

@@ -297,6 +297,7 @@ mod tests {
         assert!(hits as f64 > lru_hits as f64 * 1.05, "S3-FIFO {hits}, LRU {lru_hits} of {}", trace.len());
     }
 
+    /// Faults D34 and D35.
     #[test]
     fn a_scan_leaves_the_used_ones_alone() {
         let mut cache = Cache::new(100);

@@ -303,6 +303,7 @@ mod tests {
         assert_eq!(find(&memory, b"k", &[("Foo", "1"), ("Bar", "1")]), Some(3));
     }
 
+    /// Fault D34.
     #[test]
     fn bounded_by_octets() {
         let limits = Limits { bytes_max: 64 * 20_000, object_bytes_max: 20_000, variants_max: 4 };

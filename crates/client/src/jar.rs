@@ -436,6 +436,7 @@ mod tests {
         assert!(!persistent.contains("\tb\t2") && persistent.contains("#HttpOnly_www.example.com"));
     }
 
+    /// Fault F29.
     #[test]
     fn saved_for_the_owner_only_and_whole() {
         use std::os::unix::fs::PermissionsExt;

@@ -201,6 +201,7 @@ mod tests {
     }
 
     /// A cut at any octet leaves an older truth, never a wrong one.
+    /// Fault F22.
     #[test]
     fn torn_at_any_octet() {
         let text = sample();

@@ -601,6 +601,7 @@ mod tests {
         set
     }
 
+    /// Fault F30: a part belongs to one run at a time.
     #[tokio::test(flavor = "local")]
     async fn parked_resumed_and_committed() {
         let temp = Temp::new("life");

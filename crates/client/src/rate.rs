@@ -87,6 +87,7 @@ mod tests {
         assert!(limit.take(1_000_000, Instant::now()) >= Duration::from_millis(899));
     }
 
+    /// Fault K35.
     #[tokio::test(start_paused = true)]
     async fn the_minimum_is_an_average() {
         let mut minimum = Minimum::new(Instant::now());

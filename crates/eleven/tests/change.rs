@@ -141,6 +141,7 @@ fn keep_asking(
     Ok(())
 }
 
+/// Fault F33.
 #[test]
 fn nothing_is_lost_over_reloads_and_upgrades_under_load() {
     let mut site = Site::start();
@@ -181,6 +182,7 @@ fn nothing_is_lost_over_reloads_and_upgrades_under_load() {
     assert!(failures.is_empty(), "{failures:#?} after {} requests", asked.load(Ordering::Relaxed));
 }
 
+/// Fault F34.
 #[test]
 fn what_runs_and_what_lies_idle_outlives_an_upgrade() {
     let mut site = Site::start();
@@ -211,6 +213,7 @@ fn what_runs_and_what_lies_idle_outlives_an_upgrade() {
     assert_eq!(site.pid(), Some(second), "and left the new process's file alone");
 }
 
+/// Faults F32 and F35.
 #[test]
 fn an_upgrade_that_fails_leaves_the_old_process_serving() {
     let mut site = Site::start();

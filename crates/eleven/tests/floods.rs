@@ -6,7 +6,9 @@ mod support;
 use eleven_testkit::reader::Reader;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Folder, Row, Server, answered, check_rows, refused};
 
 const AFTER: &str = "GET /status/299 HTTP/1.1\r\nHost: after\r\n\r\n";
@@ -229,7 +231,7 @@ fn more_than_can_be_worked_on() {
     folder.write("www/page.txt", "page");
     folder.write("busy.html", "<p>Busy.</p>");
     let config = format!(
-        "workers = 1\nlog.access = \"off\"\n[limits]\nworking_max = 1\nwaiting_max = 1\nwaiting_timeout = \"1h\"\n\
+        "workers = 1\nlog.access = \"off\"\nadmin.address = \"unix:admin.sock\"\n[limits]\nworking_max = 1\nwaiting_max = 1\nwaiting_timeout = \"1h\"\n\
          [[site]]\nroot = \"www\"\n[[site.error_page]]\nstatus = [503]\nfile = \"busy.html\"\n\
          [[site.route]]\npath = \"/slow\"\nproxy = {{ upstream = \"{url}\" }}\n\
          [[site.route]]\npath = \"/free\"\nworking_max = 0\nproxy = {{ upstream = \"{url}\" }}\n"
@@ -264,6 +266,14 @@ fn more_than_can_be_worked_on() {
         assert_eq!((refused.status, &refused.body[..]), (503, &b"<p>Busy.</p>"[..]));
         assert!(refused.field("Retry-After").is_some_and(|after| after.parse::<u8>().is_ok()));
         assert_eq!(server.get("/page.txt").body, b"page");
+        let admin = |target: &str| {
+            let mut stream =
+                UnixStream::connect(folder.path().join("admin.sock")).expect("the admin listener");
+            write!(stream, "GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+            Reader::new(stream).response("GET").expect("an answer").text()
+        };
+        assert_eq!(admin("/health"), "ok\n");
+        assert!(admin("/metrics").contains("eleven_refusals_total{reason=\"overload-queue-full\"} 1\n"));
         let free = ask("/free");
         let free_behind = arrived();
         for behind in [&first_behind, &free_behind] {
@@ -277,5 +287,40 @@ fn more_than_can_be_worked_on() {
         (&arrived()).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast").expect("an answer");
         let waited = answers.recv_timeout(support::WATCHDOG).expect("the other");
         assert_eq!((waited.status, &waited.body[..]), (200, &b"last"[..]));
+    });
+}
+
+/// F03, F36: signals in the middle of everything interrupt calls, and a pause stops the process; nothing is lost by either.
+#[test]
+fn signals_disturb_nothing() {
+    let folder = Folder::new();
+    folder.write("large.bin", vec![b'x'; 3_000_000]);
+    let server = Server::serve(folder.path(), &[]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // None of these means anything to it; PIPE would end a process that does not say so.
+                for name in ["CHLD", "WINCH", "URG", "PIPE", "STOP", "CONT"] {
+                    server.signal(name);
+                }
+            }
+        });
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let stream = server.connect();
+                    let mut reader = Reader::new(&stream);
+                    for _ in 0..10 {
+                        let get = b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n";
+                        (&stream).write_all(get).expect("the server reads");
+                        assert_eq!(reader.response("GET").expect("an answer").body.len(), 3_000_000);
+                    }
+                })
+            })
+            .collect();
+        let ends: Vec<_> = clients.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(ends.iter().all(Result::is_ok));
     });
 }

@@ -335,6 +335,7 @@ fn journal_lines(path: &Path) -> usize {
 }
 
 /// A `kill -9` in the middle: no file under the final name, and the next run goes on at what was synced.
+/// Fault F23.
 #[test]
 fn killed_and_continued() {
     let place = Place::new("kill");

@@ -144,6 +144,7 @@ fn the_name_asked_for_chooses_certificate_and_site() {
 }
 
 /// 9110-7.4-01, 9110-7.4-02: under the certificate of one site nothing is told of another.
+/// Fault H09.
 #[test]
 fn a_site_is_not_shown_under_another_ones_certificate() {
     let server = serve(CONFIG);
@@ -240,5 +241,30 @@ fn wrong_certificates_are_named_with_their_line() {
             let named = lines.clone().any(|line| shown.contains(&format!("eleven.toml:{line}:")));
             assert!(named && shown.contains(expected), "{wrong} should be at {lines:?}: {shown}");
         }
+    }
+}
+
+/// Fault D06: who begins a handshake and falls silent is let go after five seconds; others shake hands meanwhile.
+#[test]
+fn a_handshake_that_stalls_is_given_up() {
+    let server = serve(CONFIG);
+    let mut stalled: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.secured).expect("the server listens");
+            stream.set_read_timeout(Some(WATCHDOG)).expect("a timeout");
+            // The beginning of a record with a ClientHello of 512 octets.
+            stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).expect("sent");
+            stream
+        })
+        .collect();
+    let got = server.get("a.test", "a.pem", &[]);
+    assert_eq!(got.stdout, b"site a\n", "{}", String::from_utf8_lossy(&got.stderr));
+    for stream in &mut stalled {
+        let mut said = Vec::new();
+        match stream.read_to_end(&mut said) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+        assert!(said.len() < 16, "{said:?}");
     }
 }

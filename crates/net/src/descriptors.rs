@@ -42,6 +42,7 @@ pub fn is_exhausted(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    /// Fault D42.
     #[test]
     fn the_limit_is_raised_and_descriptors_are_counted() {
         let raised = raise_limit().unwrap();
@@ -49,7 +50,11 @@ mod tests {
         let held: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
         // Other tests open and close descriptors meanwhile.
         assert!(open_count().unwrap() >= held.len());
-        assert!(is_exhausted(&io::Error::from_raw_os_error(24)));
+        // EMFILE, ENFILE, ENOBUFS and ENOMEM; not EAGAIN.
+        for errno in [24, 23, 105, 12] {
+            assert!(is_exhausted(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        assert!(!is_exhausted(&io::Error::from_raw_os_error(11)));
         assert!(!is_exhausted(&io::ErrorKind::ConnectionReset.into()));
     }
 }

@@ -356,7 +356,7 @@ impl<'a> Race<'a> {
                 continue;
             }
             if self.running.is_empty() {
-                let none = || io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to connect to");
+                let none = || io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
                 return Poll::Ready(Err(self.error.take().unwrap_or_else(none)));
             }
             return Poll::Pending;

@@ -467,6 +467,7 @@ mod tests {
         assert!(ledger.enter(Some(address)).is_ok());
     }
 
+    /// Fault D40.
     #[tokio::test(start_paused = true)]
     async fn deadlines_come_with_a_sweep_and_can_be_moved() {
         let ledger = ledger(10, 0);

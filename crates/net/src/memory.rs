@@ -405,6 +405,7 @@ mod tests {
     }
 
     /// Faults F01, F02, F04: whatever the weather, the bytes are the same, and the same seed is the same run.
+    /// Fault F47.
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn rough_links_deliver_the_same_bytes() {
         let sent: Vec<u8> = (0..20_000u32).map(|i| (i * 7) as u8).collect();

@@ -151,6 +151,7 @@ mod tests {
     }
 
     /// Time that grows faster than the path would show here: 100,000 octets against nested repetition.
+    /// Fault D39.
     #[test]
     fn hostile_paths_take_linear_time() {
         let pattern = Pattern::parse("^(/?a+)+(b|a+)*$").unwrap();

@@ -549,6 +549,8 @@ fn proxy_error(failure: &Failure) -> ProxyError {
         // Another proxy said no.
         (Cause::Status(_), Phase::Tunnel) => E::ConnectionRefused,
         (Cause::Unusable(_), Phase::Connect) => E::DestinationIpProhibited,
+        // No port, or no memory for another socket, is left to us (faults D42, D43).
+        (Cause::Io(Io::AddrNotAvailable | Io::OutOfMemory, _), Phase::Connect) => E::ConnectionLimitReached,
         (Cause::Io(Io::HostUnreachable | Io::NetworkUnreachable, _), Phase::Connect) => {
             E::DestinationIpUnroutable
         }

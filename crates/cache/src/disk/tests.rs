@@ -54,6 +54,7 @@ fn get(disk: &Disk, key: &[u8]) -> Option<Vec<u8>> {
 
 const FIELDS: [(&str, &str); 3] = [("Cache-Control", "max-age=60"), ("ETag", "\"a\""), ("X-Y", "")];
 
+/// Fault F30: a directory has one owner at a time.
 #[test]
 fn what_was_stored_is_found_after_a_restart() {
     let directory = Directory::new();
@@ -127,6 +128,7 @@ fn bounded() {
 
 /// C29, and the promise of the file: whatever octet is wrong, nothing wrong is given out, and the response is
 /// gone afterwards.
+/// Faults F15, F17 and F19.
 #[test]
 fn every_corrupt_octet_is_found() {
     let directory = Directory::new();
@@ -161,6 +163,7 @@ fn every_corrupt_octet_is_found() {
 }
 
 /// Blocks swapped within a file or between files are as bad as wrong octets.
+/// Fault F20.
 #[test]
 fn blocks_at_the_wrong_place_are_found() {
     let directory = Directory::new();
@@ -179,8 +182,31 @@ fn blocks_at_the_wrong_place_are_found() {
     assert_eq!(disk.usage(), (0, 0));
 }
 
+/// Fault F49: a head file of another version, whole and with the right checksum, is nothing to this one.
+#[test]
+fn files_of_another_version_are_not_read() {
+    let directory = Directory::new();
+    let disk = directory.open();
+    disk.commit(&stored(b"k", 1, &FIELDS, &[], b"small"), None).unwrap();
+    assert_eq!(get(&disk, b"k").as_deref(), Some(&b"small"[..]));
+    for path in directory.files() {
+        let mut octets = fs::read(&path).unwrap();
+        let whole = octets.len() - SUM_BYTES;
+        octets[MAGIC.len() - 1] ^= 1;
+        let sum = xxh3_128(&octets[..whole]).to_le_bytes();
+        octets[whole..].copy_from_slice(&sum);
+        fs::write(&path, octets).unwrap();
+    }
+    drop(disk);
+    let disk = directory.open();
+    assert_eq!(get(&disk, b"k"), None);
+    disk.commit(&stored(b"k", 2, &FIELDS, &[], b"new"), None).unwrap();
+    assert_eq!(get(&disk, b"k").as_deref(), Some(&b"new"[..]));
+}
+
 /// A crash leaves files cut anywhere, or one of two, or temporary ones: never wrong octets, never a refusal to
 /// start.
+/// Faults F18, F21 and F22.
 #[test]
 fn torn_files() {
     let directory = Directory::new();
@@ -234,6 +260,7 @@ fn an_unfinished_body_leaves_nothing() {
     assert!(directory.files().is_empty());
 }
 
+/// Faults F09, F13 and F14.
 #[test]
 fn a_disk_that_fails_says_so() {
     let directory = Directory::new();

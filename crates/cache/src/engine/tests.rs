@@ -862,6 +862,7 @@ fn ranged(ask: &Ask) -> Said {
 }
 
 /// 9111-3.3-02, 9111-3.3-04, 9111-3.3-05, 9111-3.4-01, 9111-3.4-02, 9111-4.3.1-03, 9111-4.3.2-05, C18.
+/// Faults G05 and G08.
 #[test]
 fn partial_responses_are_stored_combined_and_completed() {
     simulate(async {
@@ -1016,6 +1017,7 @@ fn a_cache_on_disk_survives_and_heals() {
 }
 
 /// A response too large for the store still reaches every client, and the store stays within its limits.
+/// Fault D35.
 #[test]
 fn responses_too_large_pass_through() {
     simulate(async {

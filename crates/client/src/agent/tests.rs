@@ -504,3 +504,13 @@ async fn statuses_are_taken_by_their_class() {
         assert_eq!(server.seen.borrow().len(), requests, "{line}");
     }
 }
+
+/// Fault R34: what a proxy, or whoever is between, sends behind its 200 to CONNECT is nobody's TLS.
+#[tokio::test(flavor = "local")]
+async fn octets_before_a_tunnel_is_used_are_refused() {
+    let proxy = Canned::new(&["HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\nplain"]).await;
+    let proxies = Proxies::one(&format!("http://127.0.0.1:{}", proxy.port), "").unwrap();
+    let agent = agent(Options::default()).with_proxies(proxies);
+    let failure = agent.send(Ask::get(uri("https://a.example/x"))).await.unwrap_err();
+    assert!(matches!(failure.cause, Cause::Malformed(_)) || failure.phase == Phase::Tls, "{failure}");
+}

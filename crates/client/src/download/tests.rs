@@ -374,6 +374,7 @@ async fn resume(place: &Place, behaviour: Behaviour) -> (Result<Done, Failure>, 
 
 /// 9110-13.1.5, 9110-14.4-05; faults G09, G10, G12, K12: whatever a server does to a resumed download, the
 /// result is right, or there is none.
+/// Faults F24 and F26.
 #[tokio::test(flavor = "local")]
 async fn resuming_against_every_fault() {
     let good = Behaviour::good(200_000);
@@ -441,6 +442,7 @@ async fn a_416_on_a_finished_part_completes_it() {
 }
 
 /// Fault K40, RFC 9530: digests in fields and trailers, and the user's own.
+/// Fault F27.
 #[tokio::test(flavor = "local")]
 async fn digests_are_verified() {
     use eleven_semantics::digest_fields::{Algorithm, Hasher, value};
@@ -571,6 +573,7 @@ async fn names_from_the_server_are_made_safe() {
 }
 
 /// Content that changes under the transfer is never mixed.
+/// Fault F25.
 #[tokio::test(flavor = "local")]
 async fn a_change_in_the_middle_begins_anew() {
     let place = Place::new("change");
@@ -686,6 +689,7 @@ async fn large_content_arrives_whole() {
 }
 
 /// What cannot fit is refused before it is fetched, with what to do about it.
+/// Fault F11.
 #[tokio::test(flavor = "local")]
 async fn a_file_that_cannot_fit_is_refused() {
     let place = Place::new("room");

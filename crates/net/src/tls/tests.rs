@@ -99,6 +99,7 @@ fn problem(error: io::Error) -> Option<CertificateProblem> {
 /// Faults F01 to F04 on top of TLS: bytes survive rough weather, a short buffer, and writes that block. All of them are
 /// application data (9112-9.7-01), and each end says close_notify (9112-9.8-03, 9112-9.8-06): an end without it would
 /// be an error.
+/// Fault D07.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn bytes_pass_through_rough_weather() {
     let pki = Pki::new();

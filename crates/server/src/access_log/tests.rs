@@ -228,6 +228,7 @@ impl Write for Gate {
 }
 
 /// Faults L08 and F44: an output that does not move costs lines, never a request; what was dropped is counted.
+/// Fault D38.
 #[test]
 fn a_stuck_output_costs_lines_and_never_waits() {
     let (open, gate) = mpsc::channel();

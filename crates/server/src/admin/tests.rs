@@ -99,6 +99,7 @@ fn who_may_come_in() {
 }
 
 /// Nothing is shown to a network by leaving something out.
+/// Fault X27.
 #[test]
 fn addresses_that_need_a_token() {
     for (address, needs) in [

@@ -128,6 +128,7 @@ mod tests {
         request.head.fields.all(name).map(|value| std::str::from_utf8(value).unwrap()).collect()
     }
 
+    /// Fault L15.
     #[test]
     fn ids_are_taken_from_trusted_ones_only() {
         let plan = TracePlan { request_id: true, context: Context::Pass };

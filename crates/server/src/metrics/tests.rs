@@ -108,6 +108,7 @@ fn openmetrics_is_for_those_that_ask_for_it() {
 }
 
 /// Labels are bounded whatever happens, and say nothing that would end a line early (faults L01, L04).
+/// Fault L09.
 #[test]
 fn labels_are_bounded_and_escaped() {
     let metrics = Metrics::default();

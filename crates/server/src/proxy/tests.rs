@@ -128,6 +128,7 @@ fn play_open(script: &str, change: impl FnOnce(&mut OpenPlan)) {
 }
 
 /// 9112-2.3-01, 9110-5.1-01, 9110-5.3-02, 9110-7.6.1-02, 9110-7.6.3-01, 9110-7.6.3-02: rebuilt, never copied.
+/// Fault H20.
 #[test]
 fn a_request_and_its_response_are_rebuilt() {
     play(
@@ -458,6 +459,7 @@ client
 
 /// What is wrong with a response is a 502 with a name, and never passed on. R02, R08, R17, R20, R22 to R25, R27,
 /// R28, R36; 9112-6.3-06, 9110-8.6-09, 9110-8.6-10.
+/// Fault R35.
 #[test]
 fn malformed_responses_become_502() {
     let large = format!("HTTP/1.1 200 OK\\r\\nX: {}\\r\\n\\r\\n", "a".repeat(70_000));
@@ -1312,4 +1314,69 @@ fn names_lead_nowhere_that_their_addresses_may_not() {
         assert_eq!(response.status, 502);
         assert_eq!(response.field("proxy-status"), Some("me; error=destination_ip_prohibited"));
     }
+}
+
+/// Fault D27: a server that does not read stops the client, and little of its content is kept meanwhile.
+#[test]
+fn a_slow_server_slows_the_client() {
+    const LENGTH: usize = 30_000_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = Front::gateway(plan(&[listener.local_addr().unwrap().port()]));
+    let mut stream = front.connect();
+    let (told, sent) = std::sync::mpsc::channel();
+    let client = std::thread::spawn(move || {
+        write!(stream, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LENGTH}\r\n\r\n").unwrap();
+        let chunk: Vec<u8> = (0..10_000u32).map(|i| i as u8).collect();
+        for n in 0..LENGTH / chunk.len() {
+            stream.write_all(&chunk).unwrap();
+            let _ = told.send(n);
+        }
+        Reader::new(stream).response("POST").unwrap().status
+    });
+    let (mut server, _) = listener.accept().unwrap();
+    // Until the client can write no more: for this long it has got nothing rid.
+    let mut written = 0;
+    while let Ok(n) = sent.recv_timeout(Duration::from_millis(300)) {
+        written = n * 10_000;
+    }
+    assert!(written < LENGTH / 2, "{written} octets were taken for a server that does not read");
+    let (mut got, mut buffer) = (0, vec![0; 1 << 16]);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        server.read_exact(&mut buffer[..1]).unwrap();
+        head.push(buffer[0]);
+    }
+    while got < LENGTH {
+        got += server.read(&mut buffer).unwrap();
+    }
+    write!(server, "HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    assert_eq!(client.join().unwrap(), 204);
+}
+
+/// Fault D28: a response that stops coming is given up, and shown as cut.
+#[test]
+fn a_response_that_stops_coming_is_cut() {
+    play_with(
+        r#"
+server origin
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhel"
+  wait-for-close
+client
+  send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "hel"
+  wait-for-close
+"#,
+        |plan| plan.timeouts.idle_timeout_ms = 30,
+    );
+}
+
+/// Fault D43: no port is left to connect from. That is a lack of ours, and passes.
+#[test]
+fn running_out_of_ports_is_our_lack() {
+    let io = |kind: std::io::ErrorKind| Failure::io(Phase::Connect, &std::io::Error::from(kind));
+    let none = proxy_error(&io(std::io::ErrorKind::AddrNotAvailable));
+    assert_eq!((none, none.status()), (ProxyError::ConnectionLimitReached, Status::SERVICE_UNAVAILABLE));
+    let refused = proxy_error(&io(std::io::ErrorKind::ConnectionRefused));
+    assert_eq!((refused, refused.status()), (ProxyError::ConnectionRefused, Status::BAD_GATEWAY));
 }

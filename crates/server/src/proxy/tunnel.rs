@@ -293,6 +293,7 @@ mod tests {
         assert_eq!(task.await.unwrap(), (0, 4));
     }
 
+    /// Fault F46.
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn silence_ends_a_tunnel() {
         let limits = TunnelLimits { idle_timeout_ms: 10_000, half_closed_timeout_ms: 2_000 };

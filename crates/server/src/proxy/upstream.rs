@@ -534,6 +534,7 @@ mod tests {
         assert!((45..=55).contains(&picks), "{picks}");
     }
 
+    /// Fault D30.
     #[test]
     fn retries_are_a_share_of_requests() {
         let budget = Budget::new(2);

@@ -68,6 +68,7 @@ fn harm(path: &Path, rng: &mut impl FnMut(u64) -> u64) {
     std::fs::write(path, octets).unwrap();
 }
 
+/// Faults F12, F15, F16 and F18.
 #[test]
 fn harmed_files_are_never_served_and_healed_within_the_request() {
     let wanted = std::env::var("ELEVEN_CORRUPTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(30u64);

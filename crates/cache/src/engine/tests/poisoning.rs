@@ -203,6 +203,7 @@ fn poisoned_ranges() {
 
 /// C17, C22: a field that responses vary by has as many values as an attacker likes. The variants of one URI are bounded, those
 /// that mean the same are one, and the rest of the store is left alone.
+/// Fault D36.
 #[test]
 fn vary_explosion() {
     simulate(async {

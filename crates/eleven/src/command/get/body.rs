@@ -252,18 +252,19 @@ fn standard_input() -> eleven_net::PipeReader<Option<eleven_semantics::Fields>> 
 mod tests {
     use super::*;
 
-    /// 9110-8.3.3-01.
+    /// 9110-8.3.3-01; fault H24: no line ends in names.
     #[test]
     fn forms_are_multipart() {
         let path = std::env::temp_dir().join(format!("eleven-form-{}", std::process::id()));
         std::fs::write(&path, "content").unwrap();
-        let parts = ["a=b".to_owned(), format!("f=@{};type=text/plain;filename=x\"y.txt", path.display())];
+        let parts =
+            ["a=b".to_owned(), format!("f=@{};type=text/plain;filename=x\"\r\ny.txt", path.display())];
         let text = String::from_utf8(form(&parts, "B").unwrap()).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(
             text,
             "--B\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n\
-             --B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x%22y.txt\"\r\nContent-Type: text/plain\r\n\r\ncontent\r\n\
+             --B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x%22%0D%0Ay.txt\"\r\nContent-Type: text/plain\r\n\r\ncontent\r\n\
              --B--\r\n"
         );
         for bad in ["a", "f=@/nonexistent/file", "f=@/dev/null;color=red", "f=@/dev/null;type=a\nb"] {

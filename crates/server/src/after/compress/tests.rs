@@ -142,6 +142,7 @@ fn the_coding_that_is_liked_best() {
 }
 
 /// 9111-5.2.2.6-01, among others.
+/// Fault G23.
 #[test]
 fn what_is_left_alone() {
     let compress = compress(false);

@@ -37,6 +37,7 @@ fn file() -> PasswordFile {
 }
 
 /// Faults A01 to A05: every kind of hash, right and wrong, and what is no credentials at all.
+/// Fault A04.
 #[test]
 fn basic_over_every_kind_of_hash() {
     let auth = Authentication { basic: Some(Basic::new("r", file(), None, [7; 32]).unwrap()), digest: None };
@@ -72,6 +73,7 @@ fn basic_over_every_kind_of_hash() {
     assert_eq!(fields.get(Known::WwwAuthenticate), Some(&b"Basic realm=\"r\", charset=\"UTF-8\""[..]));
 }
 
+/// Fault A02.
 #[test]
 fn an_unknown_user_costs_the_same_work() {
     let basic = Basic::new("r", file(), None, [7; 32]).unwrap();

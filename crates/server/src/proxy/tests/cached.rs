@@ -177,3 +177,41 @@ client
         ));
     }
 }
+
+/// Fault S41: a request with content, for what is stored. Its content is no request, whether the store answers or the server
+/// behind. Fault C35: nobody is told of the store who did not ask for it in the configuration.
+#[test]
+fn content_before_a_hit_is_no_request() {
+    play_cached(
+        r#"
+server origin
+  skip-to "\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nDate: Sun, 06 Nov 2094 08:49:37 GMT\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+  close
+  accept
+  expect
+    | GET / HTTP/1.1
+    | ...
+    | Content-Length: 35
+    |
+  expect "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+  send "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nfat"
+client
+  send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "hi"
+  send "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 35\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+  skip-to "fat"
+  send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+  expect
+    | HTTP/1.1 200 OK
+    | Cache-Control: max-age=60
+    | Date: Sun, 06 Nov 2094 08:49:37 GMT
+    | Via: 1.1 me
+    | Age: *
+    | Content-Length: 2
+    |
+  expect "hi"
+  close
+"#,
+    );
+}

@@ -60,6 +60,7 @@ fn origin(listener: TcpListener, stop: Arc<AtomicBool>, asked: Arc<AtomicUsize>)
     }
 }
 
+/// Fault R12.
 #[test]
 fn no_cut_response_is_ever_shown_as_complete() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

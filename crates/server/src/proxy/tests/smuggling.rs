@@ -192,3 +192,30 @@ fn what_reaches_servers_is_unambiguous() {
         }
     }
 }
+
+/// Fault S67: of a chunk its data goes on; sizes are our own, and extensions stay here. 9112-7.1.1-01.
+#[test]
+fn chunk_extensions_stay_here() {
+    let wire = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+                00005;junk=\"1;2\";other\r\nhello\r\n0;last\r\n\r\n";
+    for seen in through(wire.as_bytes()) {
+        let text = String::from_utf8_lossy(&seen).into_owned();
+        assert!(!text.contains("junk") && !text.contains("last") && !text.contains("00005"), "{text}");
+        assert!(strict(&seen).is_ok_and(|seen| seen.len() == 1 && seen[0].1 == b"hello"), "{text}");
+    }
+}
+
+/// Fault G20: content that says it is compressed goes on as it came, whatever it would become.
+#[test]
+fn compressed_requests_are_not_unpacked() {
+    let octets = "\u{1f}not gzip";
+    let wire = format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n{octets}",
+        octets.len()
+    );
+    for seen in through(wire.as_bytes()) {
+        let seen = strict(&seen).unwrap();
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].1, octets.as_bytes());
+    }
+}

@@ -356,6 +356,7 @@ fn every_request_through_a_gateway_is_answered_in_order() {
 
 /// 9112-6.3-08, 9112-8-R1, 9110-9.2.2-02; faults R11 to R14, R26: links to servers break at any octet. What a client is shown as
 /// complete is what is owed; nothing that may not be repeated is done twice; what fails says so with 502 or 504.
+/// Faults F43 and F47.
 #[test]
 fn broken_links_to_servers_corrupt_nothing() {
     let outcomes: [Cell<u32>; 3] = Default::default();
