@@ -363,6 +363,10 @@ impl<'a> RawAuthority<'a> {
             None => None,
             Some(text) => {
                 check_percent(text)?;
+                // Browsers read it as a slash, and would go to another host (fault X22).
+                if text.contains(&b'\\') {
+                    return Err(InvalidUri::Octet(b'\\'));
+                }
                 let (user, password) = cut(text, b':');
                 let decode = crate::target::percent_decode;
                 Some(Userinfo { user: decode(user), password: password.map(decode) })
@@ -483,6 +487,7 @@ mod tests {
     }
 
     /// 9110-4.2.1-01, 9110-4.2.2-01; faults K02, K11, K46.
+    /// Fault X22.
     #[test]
     fn what_is_no_uri() {
         use InvalidUri as E;
@@ -518,12 +523,15 @@ mod tests {
             (b"http://h:+80/", E::Authority(InvalidAuthority::Port)),
             (b"http://[zz]/", E::Authority(InvalidAuthority::IpLiteral)),
             (b"http://a@b@c/", E::Authority(InvalidAuthority::Userinfo)),
+            (b"http://a\\@b/", E::Octet(b'\\')),
             (b"http://a..b/", E::HostLabel),
             (b"http://.a/", E::HostLabel),
             (b"1http://h/", E::Octet(b':')),
         ] {
             assert_eq!(Uri::parse(text).unwrap_err(), expected, "{:?}", String::from_utf8_lossy(text));
         }
+        // What RFC 3986 says is clear, whoever else reads it differently.
+        assert_eq!(Uri::parse(b"http://a@b#@c@d/").unwrap().0.host(), "b");
         let label = format!("http://{}.example/", "a".repeat(64));
         assert_eq!(Uri::parse(label.as_bytes()).unwrap_err(), E::HostLabel);
         let long = format!("http://h/{}", "a".repeat(URI_BYTES_MAX));

@@ -1,6 +1,6 @@
 //! Which rules of the RFCs are cited by a test: compares `docs/conformance.md` with what the tests in the
-//! repository say, and rewrites it when the environment variable `UPDATE` is set. It judges only that a test
-//! names the rule's id, not that the test is any good.
+//! repository say, and rewrites it when the environment variable `UPDATE` is set. Likewise for attacks and faults, and
+//! `docs/faults.tsv`. It judges only that a test names an id, not that the test is any good.
 
 use eleven_testkit::repo;
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,6 +228,41 @@ fn write_page(rules: &[Rule], citations: &Citations, exceptions: &BTreeSet<&str>
         let _ = writeln!(page, "| {letter}: {title} | {} | {rows} | {} |", ids.len(), ids.join(" "));
     }
     page
+}
+
+/// Every row of the catalogue of attacks and faults is named by a test, or has a reason why none does; not both, so that a
+/// reason goes away with its cause.
+#[test]
+fn every_fault_has_a_test_or_a_reason() {
+    let files = repo::files();
+    let mut citations = Citations::default();
+    for file in files.iter().filter(|f| is_searched(&f.path)) {
+        citations.add(file.tests(), &file.path);
+    }
+    let table = files.iter().find(|f| f.path == "docs/faults.tsv").expect("docs/faults.tsv is there");
+    let rows: Vec<[&str; 3]> = table
+        .text
+        .lines()
+        .skip(1)
+        .map(|line| line.split('\t').collect::<Vec<_>>().try_into().unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    let ids: Vec<String> = FAULTS
+        .iter()
+        .flat_map(|(group, _, rows)| (1..=*rows).map(move |row| format!("{group}{row:02}")))
+        .collect();
+    assert_eq!(rows.iter().map(|[id, ..]| *id).collect::<Vec<_>>(), ids, "a row for every id, in order");
+    let mut wrong = Vec::new();
+    for [id, what, reason] in &rows {
+        assert!(!what.is_empty(), "{id} says nothing");
+        match (citations.faults.contains(*id), !reason.is_empty()) {
+            (true, true) => wrong.push(format!("{id} ({what}) has a test by now: take its reason out")),
+            (false, false) => wrong.push(format!("{id} ({what}) has neither a test nor a reason")),
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "docs/faults.tsv:\n{}", wrong.join("\n"));
+    let reasons = rows.iter().filter(|[.., reason]| !reason.is_empty()).count();
+    println!("{} rows: {} named by tests, {reasons} with a reason", rows.len(), rows.len() - reasons);
 }
 
 #[test]

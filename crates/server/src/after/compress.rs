@@ -20,7 +20,7 @@ use eleven_semantics::range::ContentRange;
 use eleven_semantics::validator::{EntityTag, EntityTags};
 use eleven_semantics::{Fields, Known, Method, Status};
 pub use encoder::{Coding, Levels};
-use encoder::{Encoder, StreamSlot};
+use encoder::{Encoder, STREAMS, StreamSlot};
 use quick_cache::{Weighter, sync::Cache};
 use std::cell::RefCell;
 use std::os::unix::fs::FileExt;
@@ -378,8 +378,7 @@ impl Compress {
                 Ok((Content::Bytes(coded), true))
             }
             Input::Pieces(source) => {
-                let (Some(slot), Ok(encoder)) = (StreamSlot::take(), Encoder::new(coding, &self.levels))
-                else {
+                let (Some(slot), Ok(encoder)) = (STREAMS.take(), Encoder::new(coding, &self.levels)) else {
                     return Err(source.back());
                 };
                 let (writer, reader) = pipe(PIPE_BYTES);

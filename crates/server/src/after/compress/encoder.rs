@@ -67,22 +67,26 @@ impl Levels {
     }
 }
 
-static STREAMS: AtomicUsize = AtomicUsize::new(0);
+/// Streams of the process.
+pub(super) static STREAMS: Streams = Streams(AtomicUsize::new(0));
+
+/// Streams that are taken.
+pub(super) struct Streams(AtomicUsize);
 
 /// One of the [`STREAMS_MAX`].
-pub(super) struct StreamSlot;
+pub(super) struct StreamSlot(&'static Streams);
 
-impl StreamSlot {
-    pub(super) fn take() -> Option<StreamSlot> {
-        let taken = STREAMS.fetch_add(1, Ordering::Relaxed);
-        let slot = StreamSlot;
+impl Streams {
+    pub(super) fn take(&'static self) -> Option<StreamSlot> {
+        let taken = self.0.fetch_add(1, Ordering::Relaxed);
+        let slot = StreamSlot(self);
         (taken < STREAMS_MAX).then_some(slot)
     }
 }
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
-        STREAMS.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -155,5 +159,23 @@ impl Encoder {
     pub(super) fn whole(mut self, input: &[u8]) -> io::Result<Vec<u8>> {
         self.writer().write_all(input)?;
         self.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault G24: so many streams and no more; whoever comes then is told, and costs nothing.
+    #[test]
+    fn streams_are_bounded() {
+        static STREAMS: Streams = Streams(AtomicUsize::new(0));
+        let mut taken: Vec<_> = (0..STREAMS_MAX).map(|_| STREAMS.take().unwrap()).collect();
+        for _ in 0..3 {
+            assert!(STREAMS.take().is_none());
+        }
+        taken.pop();
+        let again = STREAMS.take();
+        assert!(again.is_some() && STREAMS.take().is_none());
     }
 }
