@@ -5,6 +5,7 @@
 //! answer at all. Each gets its status and one log line.
 
 use super::content::{Piece, Pieces, Source, feed};
+use super::pool::Refused;
 use super::protocol::{self, AppHead, BadHead, CONTINUED, END, FrameHead, FrameKind, PieceKind, Ticket};
 use super::receiver::{Event, Inbox, Receiver};
 use super::settings::AppSettings;
@@ -107,13 +108,6 @@ impl Exchange {
         response
     }
 
-    /// Answers that the pool would not take the request.
-    pub(super) fn unavailable(mut self, why: &str) -> Response {
-        tracing::warn!(request = self.about.name, "{why} (503)");
-        self.inbox.done.set(true);
-        self.refuse(Status::SERVICE_UNAVAILABLE)
-    }
-
     /// Answers a request whose head is too large for a message.
     pub(super) fn refused_as_too_large(mut self) -> Response {
         tracing::warn!(
@@ -173,6 +167,14 @@ impl Exchange {
                 Event::Content(stream) => self.connected(stream),
                 Event::Expired => {
                     tracing::warn!(request = self.about.name, "no worker was free in time (503)");
+                    return self.refuse(Status::SERVICE_UNAVAILABLE);
+                }
+                Event::Refused(why) => {
+                    let why = match why {
+                        Refused::Full => "the queue before the workers is full",
+                        Refused::Closed => "the application is being stopped",
+                    };
+                    tracing::warn!(request = self.about.name, "{why} (503)");
                     return self.refuse(Status::SERVICE_UNAVAILABLE);
                 }
                 Event::Crashed => {
@@ -316,7 +318,7 @@ impl Exchange {
             match poll_fn(|cx| self.poll_input(cx, true)).await {
                 Input::Piece(piece) => return Some(piece),
                 Input::Event(Event::Content(stream)) => self.connected(stream),
-                Input::Event(Event::Crashed | Event::TimedOut | Event::Expired) => {
+                Input::Event(Event::Crashed | Event::TimedOut | Event::Expired | Event::Refused(_)) => {
                     self.early = Some(Piece { kind: PieceKind::Abort, octets: Bytes::new(), file: None });
                     return None;
                 }
@@ -472,7 +474,9 @@ impl Pump {
     fn event(&mut self, event: Event) {
         match event {
             Event::Content(stream) => self.exchange.connected(stream),
-            Event::Crashed | Event::TimedOut | Event::Expired => self.end = Some(Err(Reason::Broken)),
+            Event::Crashed | Event::TimedOut | Event::Expired | Event::Refused(_) => {
+                self.end = Some(Err(Reason::Broken))
+            }
             Event::Frame(frame, payload) => {
                 match frame.kind {
                     FrameKind::Content => self.keep(payload),

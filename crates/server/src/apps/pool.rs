@@ -6,12 +6,15 @@
 //! system call that does not wait.
 //!
 //! A worker with threads gets requests up to its number of threads, and a few more while its requests are short:
-//! then it never sleeps between two, and may send several responses at once. Those wait in its socket, from where they are taken back as soon as another
-//! worker has nothing to do. An event loop gets as many as it may have at once.
+//! then it never sleeps between two, and may send several responses at once. Those wait in its socket, from where they
+//! are taken back as soon as another worker has nothing to do. While no request took long for a good while, a worker with
+//! one thread gets several in one packet; those it cannot give back, but it tells which it has begun, and the others
+//! outlive it. An event loop gets as many as it may have at once.
 
 use super::protocol::{self, CANCEL, FORCE, Ticket};
+use super::shelf::Mark;
 use eleven_net::packet::PacketPair;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,17 +59,22 @@ pub enum Notice {
     MayBeHeld,
 }
 
-/// What became of a submitted request.
+/// Why a request was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Submitted {
-    /// A worker has it.
-    Placed,
-    /// It waits.
-    Waiting,
+pub enum Refused {
     /// The queue is full.
     Full,
     /// The application was stopped.
     Closed,
+}
+
+/// A request as it is submitted: whose it is, and the message for the worker.
+#[derive(Debug)]
+pub struct Submission {
+    /// Where its response goes.
+    pub ticket: Ticket,
+    /// The message.
+    pub message: Vec<u8>,
 }
 
 /// Whether something of a request came while its time was not over.
@@ -91,7 +99,9 @@ pub struct Overdue {
 
 struct Running {
     ticket: Ticket,
-    /// When the worker can have begun; `None` while it is behind others in the worker's socket.
+    /// Counts what the worker was given.
+    turn: u32,
+    /// When the worker can have begun; `None` while it is behind others.
     begun: Option<Instant>,
     since: Instant,
     /// The head of its response came, so its time no longer counts.
@@ -100,6 +110,8 @@ struct Running {
     over: bool,
     /// The worker may keep its response for a moment.
     may_hold: bool,
+    /// It came in one packet with others and waits for them: what another worker gets if this one dies before its turn.
+    message: Option<Vec<u8>>,
 }
 
 struct Worker {
@@ -109,8 +121,13 @@ struct Worker {
     slots: usize,
     event_loop: bool,
     running: VecDeque<Running>,
+    /// Given to it, but not sent yet: the last of `running`.
+    outgoing: Vec<Waiting>,
+    turn: u32,
     /// Running mean of the time a request takes.
     mean_us: u64,
+    /// The longest of the last few hundred.
+    longest_us: u64,
     /// Takes new requests.
     open: bool,
     served: u64,
@@ -122,6 +139,9 @@ const MEAN_US_AT_START: u64 = 50_000;
 const AHEAD_US: u64 = 2_500;
 /// Those requests at most.
 const AHEAD_REQUESTS_MAX: u64 = 16;
+/// Requests and octets in one packet at most, so that it fits into any socket.
+const PACKET_REQUESTS_MAX: usize = 16;
+const PACKET_BYTES_MAX: usize = 65_536;
 
 impl Worker {
     /// Requests given beyond the slots: little work, so that no request waits long behind others of the usual kind.
@@ -140,20 +160,67 @@ impl Worker {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(10_000_000);
         // One slow request stops looking ahead at once; sixteen fast ones bring it back.
         self.mean_us = if took > self.mean_us * 4 { took } else { (self.mean_us * 7 + took) / 8 };
+        // Hundreds have to be fast before several go into one packet again: those could not be given to another worker.
+        self.longest_us = took.max(self.longest_us - self.longest_us / 128);
     }
 
-    /// Gives it a message. `false` if its socket is full or closed. It may keep the response for a moment if it has
-    /// others before this one, or is given others right after (`more`).
-    fn give(&mut self, message: &mut [u8], ticket: Ticket, since: Instant, more: bool, now: Instant) -> bool {
-        let is_behind = self.running.len() >= self.slots;
-        let may_hold = !self.event_loop && (is_behind || (more && self.room() > 1));
-        protocol::set_may_hold(message, may_hold);
-        if !matches!(self.pair.send(message), Ok(true)) {
-            return false;
+    /// Whether several requests may go to it in one packet. An event loop begins all of them at once anyway.
+    fn takes_packets(&self, has_mark: bool) -> bool {
+        self.event_loop || (has_mark && self.slots == 1 && self.longest_us < AHEAD_US && self.ahead() > 1)
+    }
+
+    /// Gives it a request, which [`Worker::send`] will send.
+    fn give(&mut self, request: Waiting, now: Instant) {
+        self.turn = self.turn.wrapping_add(1);
+        let begun = (self.running.len() < self.slots).then_some(now);
+        self.running.push_back(Running {
+            ticket: request.ticket,
+            turn: self.turn,
+            begun,
+            since: request.since,
+            answered: false,
+            over: false,
+            may_hold: false,
+            message: None,
+        });
+        self.outgoing.push(request);
+    }
+
+    /// Sends what it was given. What its socket has no room for is left in `outgoing` and no longer running. It may keep a
+    /// response for a moment if it has others before it or right after it.
+    fn send(&mut self, has_mark: bool, packet: &mut Vec<u8>) {
+        let in_packets = self.takes_packets(has_mark);
+        let first = self.running.len() - self.outgoing.len();
+        let mut sent = 0;
+        while sent < self.outgoing.len() {
+            packet.clear();
+            let start = sent;
+            while let Some(request) = self.outgoing.get_mut(sent) {
+                let octets = packet.len() + request.message.len();
+                if sent > start
+                    && (!in_packets || sent - start == PACKET_REQUESTS_MAX || octets > PACKET_BYTES_MAX)
+                {
+                    break;
+                }
+                let (at, all) = (first + sent, self.running.len());
+                let running = &mut self.running[at];
+                running.may_hold = !self.event_loop && (at >= self.slots || at + 1 < all);
+                protocol::set_turn(&mut request.message, running.turn, running.may_hold);
+                packet.extend_from_slice(&request.message);
+                sent += 1;
+            }
+            if !matches!(self.pair.send(packet), Ok(true)) {
+                sent = start;
+                break;
+            }
+            if sent - start > 1 && !self.event_loop {
+                for at in start..sent {
+                    self.running[first + at].message = Some(std::mem::take(&mut self.outgoing[at].message));
+                }
+            }
         }
-        let begun = (!is_behind).then_some(now);
-        self.running.push_back(Running { ticket, begun, since, answered: false, over: false, may_hold });
-        true
+        self.running.truncate(first + sent);
+        self.outgoing.drain(..sent);
     }
 }
 
@@ -171,7 +238,10 @@ struct State {
     /// The threads that know that they have requests whose responses may be kept.
     looking: Vec<bool>,
     closed: bool,
+    /// What workers with one thread say of what they have begun.
+    marks: HashMap<u32, Mark>,
     buffer: Box<[u8]>,
+    packet: Vec<u8>,
 }
 
 /// The workers of one application and the queue before them.
@@ -205,30 +275,31 @@ impl State {
         }
     }
 
-    /// Gives a worker a message. Tells the thread that waits for the response that it may be kept, if it does not know
-    /// of any that are.
-    fn give(
-        &mut self,
-        index: usize,
-        message: &mut [u8],
-        ticket: Ticket,
-        since: Instant,
-        now: Instant,
-    ) -> bool {
+    /// Sends what a worker was given. Tells the threads that wait for responses that they may be kept, if they do not
+    /// know of any that are. What there is no room for waits.
+    fn send(&mut self, index: usize) {
         let worker = &mut self.workers[index];
-        if !worker.give(message, ticket, since, !self.waiting.is_empty(), now) {
-            return false;
+        let given = worker.outgoing.len();
+        if given == 0 {
+            return;
         }
-        if worker.running.back().is_some_and(|running| running.may_hold)
-            && let Some(looking) = self.looking.get_mut(usize::from(ticket.thread))
-            && !std::mem::replace(looking, true)
-        {
-            self.tell(ticket.thread, Notice::MayBeHeld);
+        worker.send(self.marks.contains_key(&worker.number), &mut self.packet);
+        let back = std::mem::take(&mut worker.outgoing);
+        let sent = given - back.len();
+        for at in worker.running.len() - sent..worker.running.len() {
+            let Running { ticket, may_hold, .. } = self.workers[index].running[at];
+            if may_hold
+                && let Some(looking) = self.looking.get_mut(usize::from(ticket.thread))
+                && !std::mem::replace(looking, true)
+            {
+                self.tell(ticket.thread, Notice::MayBeHeld);
+            }
         }
-        true
+        self.wait_first(back);
     }
 
-    fn place(&mut self, message: &mut [u8], ticket: Ticket, since: Instant, now: Instant) -> bool {
+    /// The worker that a new request is for; `None` if it has to wait.
+    fn choose(&self) -> Option<usize> {
         let mut free: Option<(usize, usize)> = None;
         for (index, worker) in self.workers.iter().enumerate() {
             let load = worker.running.len();
@@ -239,32 +310,26 @@ impl State {
                 }
             }
         }
-        if let Some((index, _)) = free
-            && self.give(index, message, ticket, since, now)
-        {
-            return true;
+        if let Some((index, _)) = free {
+            return Some(index);
         }
         // Nobody is free: look ahead, but never past those who wait already.
         if !self.waiting.is_empty() {
-            return false;
+            return None;
         }
         let with_room =
             (0..self.workers.len()).filter(|&i| self.workers[i].open && self.workers[i].room() > 0);
-        with_room
-            .min_by_key(|&i| self.workers[i].running.len())
-            .is_some_and(|i| self.give(i, message, ticket, since, now))
+        with_room.min_by_key(|&i| self.workers[i].running.len())
     }
 
     /// Gives a worker that has room what waits, or what waits behind another worker.
     fn feed(&mut self, index: usize, now: Instant) {
         while self.workers[index].open && self.workers[index].room() > 0 {
-            let Some(mut next) = self.waiting.pop_front() else { break };
-            if !self.give(index, &mut next.message, next.ticket, next.since, now) {
-                self.waiting.push_front(next);
-                return;
-            }
+            let Some(next) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= next.message.len();
+            self.workers[index].give(next, now);
         }
+        self.send(index);
         if self.workers[index].open && self.workers[index].running.is_empty() {
             self.steal(index, now);
         }
@@ -278,42 +343,71 @@ impl State {
         else {
             return;
         };
-        if let Some(((ticket, since), octets)) = self.take_back(victim) {
-            let mut message = self.buffer[..octets].to_vec();
-            if !self.give(thief, &mut message, ticket, since, now) {
-                self.wait_first(ticket, message, since);
+        let back = self.take_back(victim);
+        self.wait_first(back);
+        if let Some(next) = self.waiting.pop_front() {
+            self.waiting_bytes -= next.message.len();
+            self.workers[thief].give(next, now);
+            self.send(thief);
+        }
+    }
+
+    /// Takes the oldest packet back that a worker has not received.
+    fn take_back(&mut self, index: usize) -> Vec<Waiting> {
+        let mut back = Vec::new();
+        let worker = &mut self.workers[index];
+        // A cancellation that nobody received is for nobody.
+        while back.is_empty()
+            && let Ok(Some(octets)) = worker.pair.take_back(&mut self.buffer)
+        {
+            for message in protocol::messages(&self.buffer[..octets]) {
+                let Some(ticket) = protocol::ticket_of(message) else { continue };
+                let Some(at) = worker.running.iter().position(|r| r.ticket == ticket) else { continue };
+                if let Some(running) = worker.running.remove(at) {
+                    back.push(Waiting { ticket, message: message.to_vec(), since: running.since });
+                }
             }
         }
+        back
     }
 
-    /// Takes the oldest message back that a worker has not received: whose it is and since when, its octets being
-    /// in the buffer.
-    fn take_back(&mut self, index: usize) -> Option<((Ticket, Instant), usize)> {
-        loop {
-            let octets = self.workers[index].pair.take_back(&mut self.buffer).ok()??;
-            // A cancellation that nobody received is for nobody.
-            let Some(ticket) = protocol::ticket_of(&self.buffer[..octets]) else { continue };
-            let running = &mut self.workers[index].running;
-            let at = running.iter().position(|r| r.ticket == ticket)?;
-            let since = running.remove(at)?.since;
-            return Some(((ticket, since), octets));
+    /// Puts requests before those that wait.
+    fn wait_first(&mut self, requests: Vec<Waiting>) {
+        for request in requests.into_iter().rev() {
+            self.waiting_bytes += request.message.len();
+            self.waiting.push_front(request);
         }
-    }
-
-    fn wait_first(&mut self, ticket: Ticket, message: Vec<u8>, since: Instant) {
-        self.waiting_bytes += message.len();
-        self.waiting.push_front(Waiting { ticket, message, since });
     }
 
     /// Puts back into the queue what a worker has not received, in its order.
     fn take_all_back(&mut self, index: usize) {
+        let mut all = Vec::new();
+        loop {
+            let back = self.take_back(index);
+            if back.is_empty() {
+                break;
+            }
+            all.extend(back);
+        }
+        self.wait_first(all);
+    }
+
+    /// Puts back into the queue what a dead worker had received in a packet and not begun.
+    fn take_unbegun_back(&mut self, index: usize, begun: u32) {
+        let worker = &mut self.workers[index];
         let mut back = Vec::new();
-        while let Some(((ticket, since), octets)) = self.take_back(index) {
-            back.push((ticket, self.buffer[..octets].to_vec(), since));
-        }
-        for (ticket, message, since) in back.into_iter().rev() {
-            self.wait_first(ticket, message, since);
-        }
+        worker.running.retain_mut(|running| {
+            // Turns wrap.
+            let is_begun = running.turn.wrapping_sub(begun).cast_signed() <= 0;
+            match running.message.take() {
+                Some(message) if !is_begun && !running.over => {
+                    back.push(Waiting { ticket: running.ticket, message, since: running.since });
+                    false
+                }
+                _ => true,
+            }
+        });
+        self.wait_first(back);
     }
 
     fn feed_all(&mut self, now: Instant) {
@@ -341,6 +435,8 @@ impl Pool {
                 threads: (0..threads).map(|_| None).collect(),
                 looking: vec![false; threads],
                 closed: false,
+                marks: HashMap::new(),
+                packet: Vec::new(),
                 buffer: vec![0; protocol::MESSAGE_BYTES_MAX].into(),
             }),
             limits,
@@ -368,7 +464,10 @@ impl Pool {
             slots: slots.max(1),
             event_loop,
             running: VecDeque::new(),
+            outgoing: Vec::new(),
+            turn: 0,
             mean_us: MEAN_US_AT_START,
+            longest_us: MEAN_US_AT_START,
             open: true,
             served: 0,
         });
@@ -376,23 +475,36 @@ impl Pool {
         state.feed(index, now);
     }
 
-    /// Gives a request to a worker or lets it wait.
-    pub fn submit(&self, ticket: Ticket, message: &mut [u8], now: Instant) -> Submitted {
+    /// Tells where a worker with one thread says what it has begun.
+    pub(super) fn set_mark(&self, number: u32, mark: Mark) {
+        self.lock().marks.entry(number).or_insert(mark);
+    }
+
+    /// Gives requests to workers or lets them wait. Those that are not taken are left in `requests`, with the reason.
+    pub fn submit(&self, requests: &mut Vec<Submission>, now: Instant) -> Option<Refused> {
         let mut state = self.lock();
+        let state = &mut *state;
         if state.closed {
-            return Submitted::Closed;
+            return Some(Refused::Closed);
         }
-        if state.place(message, ticket, now, now) {
-            return Submitted::Placed;
+        let mut refused = Vec::new();
+        for Submission { ticket, message } in requests.drain(..) {
+            if let Some(index) = state.choose() {
+                state.workers[index].give(Waiting { ticket, message, since: now }, now);
+            } else if state.waiting.len() >= self.limits.queue_requests_max
+                || state.waiting_bytes + message.len() > self.limits.queue_bytes_max
+            {
+                refused.push(Submission { ticket, message });
+            } else {
+                state.waiting_bytes += message.len();
+                state.waiting.push_back(Waiting { ticket, message, since: now });
+            }
         }
-        if state.waiting.len() >= self.limits.queue_requests_max
-            || state.waiting_bytes + message.len() > self.limits.queue_bytes_max
-        {
-            return Submitted::Full;
+        for index in 0..state.workers.len() {
+            state.send(index);
         }
-        state.waiting_bytes += message.len();
-        state.waiting.push_back(Waiting { ticket, message: message.to_vec(), since: now });
-        Submitted::Waiting
+        *requests = refused;
+        (!requests.is_empty()).then_some(Refused::Full)
     }
 
     /// The head of a response came: the time for the request is over only for its content. Tells whether it came
@@ -482,9 +594,13 @@ impl Pool {
     /// A worker is gone. Requests it had received are lost, the others go to other workers.
     pub fn gone(&self, number: u32, now: Instant) {
         let mut state = self.lock();
+        let mark = state.marks.remove(&number);
         let Some(index) = state.index(number) else { return };
         state.workers[index].open = false;
         state.take_all_back(index);
+        if let Some(begun) = mark.and_then(|mark| mark.begun()) {
+            state.take_unbegun_back(index, begun);
+        }
         let worker = state.workers.remove(index);
         for thread in 0..state.threads.len() {
             // A response may still be in its socket: the thread reads that before it believes the loss.
@@ -584,7 +700,7 @@ fn cancel(state: &mut State, ticket: Ticket, flags: u8) {
     if let Some(worker) = loops.find(|worker| worker.running.iter().any(|r| r.ticket == ticket)) {
         let mut message = Vec::new();
         protocol::begin_message(CANCEL, ticket, &mut message);
-        protocol::finish_head(&mut message, flags);
+        protocol::finish_message(&mut message, flags, b"");
         // If there is no room the task runs to its end, which is only slower.
         let _ = worker.pair.send(&message);
     }
@@ -592,7 +708,7 @@ fn cancel(state: &mut State, ticket: Ticket, flags: u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::{REQUEST, begin_message, finish_head};
+    use super::super::protocol::{REQUEST, begin_message, finish_message};
     use super::*;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -606,6 +722,21 @@ mod tests {
 
     fn ticket(request: u32) -> Ticket {
         Ticket { thread: 0, request }
+    }
+
+    fn submission(request: u32, octets: usize) -> Submission {
+        let mut message = Vec::new();
+        begin_message(REQUEST, ticket(request), &mut message);
+        finish_message(&mut message, 0, &vec![0; octets]);
+        Submission { ticket: ticket(request), message }
+    }
+
+    /// What became of a request.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Submitted {
+        Placed,
+        Waiting,
+        Refused(Refused),
     }
 
     impl Bench {
@@ -637,15 +768,22 @@ mod tests {
         }
 
         fn submit(&self, request: u32, ms: u64) -> Submitted {
-            let mut message = Vec::new();
-            begin_message(REQUEST, ticket(request), &mut message);
-            finish_head(&mut message, 0);
-            self.pool.submit(ticket(request), &mut message, self.at(ms))
+            self.submit_with(request, 0, ms)
+        }
+
+        /// With so many octets of content.
+        fn submit_with(&self, request: u32, octets: usize, ms: u64) -> Submitted {
+            let waiting = self.pool.numbers().waiting;
+            match self.pool.submit(&mut vec![submission(request, octets)], self.at(ms)) {
+                Some(refused) => Submitted::Refused(refused),
+                None if self.pool.numbers().waiting > waiting => Submitted::Waiting,
+                None => Submitted::Placed,
+            }
         }
 
         /// What worker `index` receives next, as itself.
         fn received(&self, index: usize) -> Option<u32> {
-            let mut buffer = [0; 64];
+            let mut buffer = vec![0; 100_000];
             let octets = self.pairs[index].take_back(&mut buffer).unwrap()?;
             Some(protocol::ticket_of(&buffer[..octets]).unwrap().request)
         }
@@ -671,7 +809,27 @@ mod tests {
 
         /// Makes worker `index` known as fast.
         fn warm(&self, index: usize) {
-            self.pool.lock().workers[index].mean_us = 100;
+            let worker = &mut self.pool.lock().workers[index];
+            (worker.mean_us, worker.longest_us) = (100, 100);
+        }
+
+        /// Has worker `index` say that it has begun so many.
+        fn mark(&self, index: usize, begun: u32) {
+            self.pool.set_mark(index as u32, Mark::of(begun));
+        }
+
+        /// Submits several at once, each with so many octets of content.
+        fn submit_several(&self, requests: std::ops::RangeInclusive<u32>, octets: usize) {
+            let mut all: Vec<_> = requests.map(|request| submission(request, octets)).collect();
+            assert_eq!(self.pool.submit(&mut all, self.start), None);
+        }
+
+        /// The next packet of worker `index`.
+        fn received_packet(&self, index: usize) -> Vec<u32> {
+            let mut buffer = vec![0; 100_000];
+            let octets = self.pairs[index].take_back(&mut buffer).unwrap().unwrap_or(0);
+            let messages = protocol::messages(&buffer[..octets]);
+            messages.map(|message| protocol::ticket_of(message).unwrap().request).collect()
         }
     }
 
@@ -683,7 +841,7 @@ mod tests {
         for request in 3..6 {
             assert_eq!(bench.submit(request, 0), Submitted::Waiting);
         }
-        assert_eq!(bench.submit(6, 0), Submitted::Full);
+        assert_eq!(bench.submit(6, 0), Submitted::Refused(Refused::Full));
         assert_eq!((bench.received(0), bench.received(1)), (Some(1), Some(2)));
         bench.done(1, 2, 100);
         assert_eq!(bench.received(1), Some(3));
@@ -696,13 +854,10 @@ mod tests {
     #[test]
     fn octets_of_the_queue_are_limited() {
         let bench = Bench::new(0, 1, false);
-        let mut message = vec![0; 600];
-        begin_message(REQUEST, ticket(1), &mut message);
-        message.resize(600, 0);
-        assert_eq!(bench.pool.submit(ticket(1), &mut message, bench.start), Submitted::Waiting);
-        assert_eq!(bench.pool.submit(ticket(2), &mut message, bench.start), Submitted::Full);
+        assert_eq!(bench.submit_with(1, 600, 0), Submitted::Waiting);
+        assert_eq!(bench.submit_with(2, 600, 0), Submitted::Refused(Refused::Full));
         bench.pool.withdraw(ticket(1), false, bench.start);
-        assert_eq!(bench.pool.submit(ticket(3), &mut message, bench.start), Submitted::Waiting);
+        assert_eq!(bench.submit_with(3, 600, 0), Submitted::Waiting);
     }
 
     #[test]
@@ -816,9 +971,9 @@ mod tests {
         bench.pool.withdraw(ticket(7), false, bench.start);
         bench.pool.force(ticket(8));
         bench.pool.withdraw(ticket(99), false, bench.start);
-        assert_eq!(bench.pairs[0].take_back(&mut buffer).unwrap(), Some(12));
+        assert_eq!(bench.pairs[0].take_back(&mut buffer).unwrap(), Some(20));
         assert_eq!((buffer[0], buffer[2], buffer[4]), (CANCEL, 0, 7));
-        assert_eq!(bench.pairs[0].take_back(&mut buffer).unwrap(), Some(12));
+        assert_eq!(bench.pairs[0].take_back(&mut buffer).unwrap(), Some(20));
         assert_eq!((buffer[0], buffer[2], buffer[4]), (CANCEL, FORCE, 8));
         assert_eq!(bench.pairs[0].take_back(&mut buffer).unwrap(), None);
     }
@@ -877,12 +1032,124 @@ mod tests {
         assert_eq!(bench.told(), [Notice::TimedOut(ticket(3))]);
     }
 
+    /// What the tests below have in common: one fast worker that says what it has begun.
+    fn marked(turn: u32) -> Bench {
+        let bench = Bench::new(1, 1, false);
+        bench.mark(0, turn);
+        bench
+    }
+
+    /// Requests that come at once to a worker that was fast for long go in one packet, and only then.
+    #[test]
+    fn several_in_one_packet() {
+        let bench = marked(0);
+        bench.submit_several(1..=4, 0);
+        assert_eq!(bench.received_packet(0), [1], "no worker is fast from the start");
+        assert!(bench.received_packet(0).is_empty());
+        bench.warm(0);
+        bench.done(0, 1, 0);
+        assert_eq!(bench.received_packet(0), [2, 3, 4]);
+        // Not more than are allowed to be ahead, and not more octets than a packet has.
+        for request in 2..=4 {
+            bench.done(0, request, 0);
+        }
+        bench.submit_several(10..=12, 30_000);
+        assert_eq!(bench.received_packet(0), [10, 11]);
+        assert_eq!(bench.received_packet(0), [12]);
+        // Without a mark nobody would know what a dead worker has begun.
+        let bench = Bench::new(1, 1, false);
+        bench.warm(0);
+        bench.submit_several(1..=2, 0);
+        assert_eq!(bench.received_packet(0), [1]);
+        // Nor with several threads, each of which takes a packet.
+        let bench = Bench::new(1, 2, false);
+        bench.mark(0, 0);
+        bench.warm(0);
+        bench.submit_several(1..=2, 0);
+        assert_eq!(bench.received_packet(0), [1]);
+        // An event loop begins all of them at once.
+        let bench = Bench::new(1, 100, true);
+        bench.submit_several(1..=40, 0);
+        assert_eq!(bench.received_packet(0), (1..=16).collect::<Vec<_>>());
+    }
+
+    /// One slow request ends packets for the next few hundred.
+    #[test]
+    fn packets_only_after_hundreds_of_fast_requests() {
+        let bench = marked(0);
+        bench.warm(0);
+        bench.submit(1, 0);
+        bench.done(0, 1, 1000);
+        let took = |bench: &Bench| {
+            bench.pool.lock().workers[0].learn(Duration::from_micros(100));
+            bench.pool.lock().workers[0].takes_packets(true)
+        };
+        let fast = (1..2000).find(|_| took(&bench)).unwrap();
+        assert!((500..1000).contains(&fast), "{fast}");
+    }
+
+    /// A crash costs the request that was being executed and no other, also of a packet.
+    #[test]
+    fn what_a_dead_worker_had_not_begun_goes_to_another() {
+        for (begun, crashed) in [(0, None), (1, Some(1)), (3, Some(3))] {
+            let mut bench = marked(begun);
+            bench.warm(0);
+            bench.submit_several(1..=3, 0);
+            assert_eq!(bench.received_packet(0), [1, 2, 3]);
+            bench.submit(4, 0);
+            // What it said before its death counts.
+            for request in 1..begun {
+                bench.done(0, request, 0);
+            }
+            bench.pool.gone(0, bench.at(10));
+            let mut told = vec![Notice::WorkerGone(0)];
+            told.extend(crashed.map(|request| Notice::Crashed(ticket(request))));
+            assert_eq!(bench.told(), told);
+            bench.add(4, false);
+            let given: Vec<_> = std::iter::from_fn(|| bench.received(1)).collect();
+            assert_eq!(given, (begun + 1..=4).collect::<Vec<_>>(), "after {begun}");
+        }
+    }
+
+    #[test]
+    fn turns_wrap() {
+        let mut bench = marked(u32::MAX);
+        bench.warm(0);
+        bench.pool.lock().workers[0].turn = u32::MAX - 1;
+        bench.submit_several(1..=3, 0);
+        assert_eq!(bench.received_packet(0), [1, 2, 3]);
+        bench.pool.lock().workers[0].running[2].over = true;
+        bench.pool.gone(0, bench.at(10));
+        // The client of the third was told 504: it is not executed later.
+        assert_eq!(bench.told(), [Notice::WorkerGone(0), Notice::Crashed(ticket(1))]);
+        assert_eq!(bench.pool.numbers().waiting, 1);
+    }
+
+    /// A packet that was not received goes back whole: one to the idle worker, the others to whoever is free next.
+    #[test]
+    fn a_packet_is_taken_back() {
+        let bench = Bench::new(2, 1, false);
+        bench.mark(0, 0);
+        bench.warm(0);
+        bench.submit(1, 0);
+        bench.submit(2, 0);
+        assert_eq!((bench.received(0), bench.received(1)), (Some(1), Some(2)));
+        bench.submit_several(3..=5, 0);
+        bench.done(1, 2, 0);
+        assert_eq!(bench.received(1), Some(3));
+        assert_eq!(bench.pool.numbers().waiting, 2);
+        bench.done(1, 3, 0);
+        assert_eq!(bench.received(1), Some(4));
+        bench.done(0, 1, 0);
+        assert_eq!(bench.received(0), Some(5));
+    }
+
     #[test]
     fn a_closed_pool_takes_nothing() {
         let mut bench = Bench::new(0, 1, false);
         bench.submit(1, 0);
         bench.pool.close();
         assert_eq!(bench.told(), [Notice::Expired(ticket(1))]);
-        assert_eq!(bench.submit(2, 0), Submitted::Closed);
+        assert_eq!(bench.submit(2, 0), Submitted::Refused(Refused::Closed));
     }
 }

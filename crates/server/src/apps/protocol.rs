@@ -9,7 +9,7 @@ use eleven_semantics::{Fields, Known, Status, grammar};
 pub const VERSION: u64 = 1;
 
 /// Octets before the head of a queue message.
-pub const QUEUE_BYTES: usize = 12;
+pub const QUEUE_BYTES: usize = 20;
 /// A message on the queue socket is at most this long: the kernel's default socket buffer.
 pub const MESSAGE_BYTES_MAX: usize = 212_992;
 /// Content of one message that goes inline, in either direction.
@@ -41,10 +41,29 @@ pub const FORCE: u8 = 16;
 /// Request flag: the worker has others as well, so it may keep the response for a moment to send several at once.
 pub const MAY_HOLD: u8 = 32;
 
+/// Request flag: the head begins with the values of [`USUAL_VARIABLES`], without their names.
+pub const USUAL: u8 = 64;
+
+/// Variables that nearly every request has, in the order in which they are told.
+pub const USUAL_VARIABLES: [&str; 10] = [
+    "REQUEST_METHOD",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "REQUEST_URI",
+    "SERVER_PROTOCOL",
+    "SERVER_NAME",
+    "HTTP_HOST",
+    "SERVER_PORT",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+];
+
 /// Octets of one worker thread's part of the shelf.
 pub const SHELF_BYTES: usize = 65_536;
 /// Octets at the beginning of such a part.
-pub const SHELF_HEAD_BYTES: usize = 12;
+pub const SHELF_HEAD_BYTES: usize = 16;
+/// Where in it the turn of the request stands that the thread has begun last.
+pub const SHELF_TURN_AT: usize = 12;
 
 /// What a part of the shelf says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +78,8 @@ pub struct ShelfHead {
 
 /// Reads the head of a part of the shelf; `None` if nothing stands there.
 pub fn shelf_head(head: &[u8; SHELF_HEAD_BYTES]) -> Option<ShelfHead> {
-    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    // The worker writes words of its own memory.
+    let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let octets = word(4) as usize;
     (octets > 0 && octets <= SHELF_BYTES - SHELF_HEAD_BYTES).then(|| ShelfHead {
         batch: word(0),
@@ -175,22 +195,38 @@ pub fn begin_message(kind: u8, ticket: Ticket, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&[kind, ticket.thread, 0, 0]);
     out.extend_from_slice(&ticket.request.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[0; 12]);
 }
 
-/// Ends the head of a queue message, of which content may now follow.
-pub fn finish_head(message: &mut [u8], flags: u8) {
+/// Ends the head of a queue message, and adds the content that comes with it.
+pub fn finish_message(message: &mut Vec<u8>, flags: u8, content: &[u8]) {
     let head = (message.len() - QUEUE_BYTES) as u32;
     message[2] = flags;
     message[8..12].copy_from_slice(&head.to_le_bytes());
+    message[12..16].copy_from_slice(&(content.len() as u32).to_le_bytes());
+    message.extend_from_slice(content);
 }
 
-/// Says whether the worker that gets this message may keep the response for a moment.
-pub fn set_may_hold(message: &mut [u8], may_hold: bool) {
+/// Numbers a message among those for its worker, and says whether the worker may keep the response for a moment.
+pub fn set_turn(message: &mut [u8], turn: u32, may_hold: bool) {
     message[2] = if may_hold { message[2] | MAY_HOLD } else { message[2] & !MAY_HOLD };
+    message[16..20].copy_from_slice(&turn.to_le_bytes());
 }
 
-/// Whose message this is, for one that was taken back.
+/// The messages of one packet.
+pub fn messages(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = packet;
+    std::iter::from_fn(move || {
+        let head = rest.first_chunk::<QUEUE_BYTES>()?;
+        let word =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+        let (message, after) = rest.split_at_checked(QUEUE_BYTES + word(8) + word(12))?;
+        rest = after;
+        Some(message)
+    })
+}
+
+/// Whose a queue message is; `None` if it is no request.
 pub fn ticket_of(message: &[u8]) -> Option<Ticket> {
     let head = message.first_chunk::<QUEUE_BYTES>()?;
     (head[0] == REQUEST).then(|| Ticket {
@@ -428,6 +464,7 @@ mod tests {
             ("WEBSOCKET", WEBSOCKET.into()),
             ("FORCE", FORCE.into()),
             ("MAY_HOLD", MAY_HOLD.into()),
+            ("USUAL", USUAL.into()),
             ("SHELF_BYTES", SHELF_BYTES as u64),
             ("RESPONSE", FrameKind::Response as u64),
             ("CONTENT", FrameKind::Content as u64),
@@ -458,7 +495,8 @@ mod tests {
         }
         let source = include_str!("python/eleven_worker/wire.py");
         for line in [
-            "QUEUE = struct.Struct(\"<BBBBII\")",
+            "QUEUE = struct.Struct(\"<BBBBIIII\")",
+            "SHELF = struct.Struct(\"=IIII\")",
             "FRAME = struct.Struct(\"<IIBBHIq\")",
             "HELLO = struct.Struct(\"<4s16sII\")",
             "PIECE = struct.Struct(\"<IBxxx\")",
@@ -466,6 +504,10 @@ mod tests {
         ] {
             assert!(source.contains(line), "{line}");
         }
+        let list = source.split_once("USUAL_VARIABLES = (").unwrap().1.split_once("\n)").unwrap().0;
+        let names: Vec<_> = list.split('"').skip(1).step_by(2).collect();
+        assert_eq!(names, USUAL_VARIABLES);
+        assert_eq!((QUEUE_BYTES, SHELF_HEAD_BYTES), (20, 16));
     }
 
     #[test]
@@ -474,14 +516,21 @@ mod tests {
         let mut message = Vec::new();
         begin_message(REQUEST, ticket, &mut message);
         message.extend_from_slice(b"A\0b");
-        finish_head(&mut message, CONTENT_INLINE);
-        message.extend_from_slice(b"content");
-        assert_eq!(&message[8..], b"\x03\0\0\0A\0bcontent");
-        assert_eq!(message[2], CONTENT_INLINE);
+        finish_message(&mut message, CONTENT_INLINE, b"content");
+        set_turn(&mut message, 9, true);
+        assert_eq!(&message[8..], b"\x03\0\0\0\x07\0\0\0\x09\0\0\0A\0bcontent");
+        assert_eq!(message[2], CONTENT_INLINE | MAY_HOLD);
+        set_turn(&mut message, 10, false);
+        assert_eq!((message[2], message[16]), (CONTENT_INLINE, 10));
         assert_eq!(ticket_of(&message), Some(ticket));
-        begin_message(CANCEL, ticket, &mut message);
-        assert_eq!(ticket_of(&message), None);
+        let mut cancel = Vec::new();
+        begin_message(CANCEL, ticket, &mut cancel);
+        assert_eq!(ticket_of(&cancel), None);
         assert_eq!(ticket_of(b"short"), None);
+        let packet = [&message[..], &cancel, &message, &message[..25]].concat();
+        let found: Vec<_> = messages(&packet).collect();
+        assert_eq!(found, [&message[..], &cancel, &message], "the last is cut and left out");
+        assert_eq!(messages(b"").count(), 0);
     }
 
     fn frame(payload: u32, kind: u8, head: u32, length: i64) -> Vec<u8> {

@@ -4,8 +4,10 @@
 use super::content::{Gathered, Rest, Source, gather, whole};
 use super::exchange::{About, Exchange};
 use super::package::RuntimeDirectory;
-use super::pool::{Pool, PoolNumbers, Submitted};
-use super::protocol::{self, CONTENT_INLINE, CONTENT_STREAM, HEAD_METHOD, REQUEST, WEBSOCKET};
+use super::pool::{Pool, PoolNumbers, Submission};
+use super::protocol::{
+    self, CONTENT_INLINE, CONTENT_STREAM, HEAD_METHOD, REQUEST, USUAL, USUAL_VARIABLES, WEBSOCKET,
+};
 use super::receiver::Receiver;
 use super::settings::{AppSettings, Buffering, Interface};
 use super::supervisor::{self, Command, Known};
@@ -28,8 +30,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
 use tokio::sync::mpsc;
+
+/// Most messages are not longer.
+const MESSAGE_BYTES_USUAL: usize = 1024;
 
 thread_local! {
     /// This thread's receivers, by the application's number.
@@ -269,7 +273,6 @@ impl Application {
         call: Call,
         gathering: impl Future<Output = Gathered> + 'static,
     ) -> Handled {
-        let pool = Arc::clone(&self.pool);
         Handled::later(async move {
             let content = match gathering.await {
                 Gathered::Aborted(Reason::Storage) => return Response::new(Status::INSUFFICIENT_STORAGE),
@@ -277,7 +280,7 @@ impl Application {
                 Gathered::Aborted(_) => return Response::new(Status::BAD_REQUEST),
                 gathered => Content::of(gathered),
             };
-            match submit(&pool, &receiver, &mut request, call, content) {
+            match submit(&receiver, &mut request, call, content) {
                 Ok(exchange) => exchange.respond().await,
                 Err(response) => *response,
             }
@@ -291,7 +294,7 @@ impl Application {
         call: Call,
         content: Content,
     ) -> Handled {
-        match submit(&self.pool, receiver, request, call, content) {
+        match submit(receiver, request, call, content) {
             Ok(exchange) => Handled::later(exchange.respond()),
             Err(response) => (*response).into(),
         }
@@ -352,7 +355,6 @@ impl Content {
 }
 
 fn submit(
-    pool: &Pool,
     receiver: &Rc<Receiver>,
     request: &mut Request,
     call: Call,
@@ -368,17 +370,15 @@ fn submit(
     flags |= if source.is_some() { CONTENT_STREAM } else { CONTENT_INLINE };
     flags |= if call.websocket.is_some() { WEBSOCKET } else { 0 };
     let (ticket, inbox) = receiver.open();
-    let mut message = receiver.scratch();
+    let mut message = Vec::with_capacity(MESSAGE_BYTES_USUAL);
     protocol::begin_message(REQUEST, ticket, &mut message);
     if call.is_asgi {
         asgi_head(request, &call, length, &mut message);
     } else {
-        wsgi_head(request, &call, length, &mut message);
+        flags |= wsgi_head(request, &call, length, &mut message);
     }
-    protocol::finish_head(&mut message, flags);
-    if let Content::Inline(octets) = &content {
-        message.extend_from_slice(octets);
-    }
+    let inline = if let Content::Inline(octets) = &content { &octets[..] } else { b"" };
+    protocol::finish_message(&mut message, flags, inline);
     let name =
         format!("{} {}", request.head.method.as_str(), String::from_utf8_lossy(request.head.target.path()),);
     let about = About {
@@ -393,15 +393,13 @@ fn submit(
     if message.len() > protocol::MESSAGE_BYTES_MAX - 1024 {
         return Err(Box::new(exchange.refused_as_too_large()));
     }
-    match pool.submit(ticket, &mut message, Instant::now()) {
-        Submitted::Placed | Submitted::Waiting => Ok(exchange),
-        Submitted::Full => Err(Box::new(exchange.unavailable("the queue before the workers is full"))),
-        Submitted::Closed => Err(Box::new(exchange.unavailable("the application is being stopped"))),
-    }
+    receiver.submit(Submission { ticket, message });
+    Ok(exchange)
 }
 
-/// Name, value, name, value... of the variables.
-fn wsgi_head(request: &Request, call: &Call, length: Option<u64>, out: &mut Vec<u8>) {
+/// The values of the usual variables, then name, value, name, value... of the others. Of a request that lacks a usual
+/// one, names and values of all. Returns the flag that says which.
+fn wsgi_head(request: &Request, call: &Call, length: Option<u64>, out: &mut Vec<u8>) -> u8 {
     let head = &request.head;
     let variables = Variables {
         method: &head.method,
@@ -414,16 +412,36 @@ fn wsgi_head(request: &Request, call: &Call, length: Option<u64>, out: &mut Vec<
         client: request.peer.address,
         local_port: request.peer.local_port,
     };
-    if request.scheme() == Scheme::Https {
-        out.extend_from_slice(b"wsgi.url_scheme\0https\0");
-    }
+    let is_https = request.scheme() == Scheme::Https;
+    let start = out.len();
+    let (mut usual, mut others) = (USUAL_VARIABLES.iter(), Vec::new());
     meta_variables::tell(&variables, &mut |name: &[u8], value: &[u8]| {
-        out.extend_from_slice(name);
-        out.push(0);
-        out.extend_from_slice(value);
-        out.push(0);
+        if usual.as_slice().first().is_some_and(|next| next.as_bytes() == name) {
+            usual.next();
+            push_parts(out, &[value]);
+        } else {
+            push_parts(&mut others, &[name, value]);
+        }
     });
+    let is_usual = usual.as_slice().is_empty();
+    if is_usual {
+        out.extend_from_slice(&others);
+    } else {
+        out.truncate(start);
+        meta_variables::tell(&variables, &mut |name: &[u8], value: &[u8]| push_parts(out, &[name, value]));
+    }
+    if is_https {
+        push_parts(out, &[b"wsgi.url_scheme", b"https"]);
+    }
     out.pop();
+    if is_usual { USUAL } else { 0 }
+}
+
+fn push_parts(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+        out.push(0);
+    }
 }
 
 /// The parts of a scope, then the fields.

@@ -1,7 +1,7 @@
 //! What one server thread receives from all workers of an application: frames on response connections, content
 //! connections, and notices of the pool. Each goes to the exchange it is for. Decides nothing about responses.
 
-use super::pool::{Notice, Pool, Timing};
+use super::pool::{Notice, Pool, Refused, Submission, Timing};
 use super::protocol::{self, DONE, END, FrameHead, FrameKind, HELLO_BYTES, Ticket};
 use super::shelf::{Looking, Shelf};
 use super::supervisor::{HELLO_TIMEOUT_MS, Known};
@@ -42,6 +42,8 @@ pub(super) enum Event {
     Crashed,
     /// Took too long.
     TimedOut,
+    /// Was not taken.
+    Refused(Refused),
 }
 
 /// The place where an exchange finds what it is told.
@@ -83,7 +85,9 @@ pub(super) struct Receiver {
     inboxes: RefCell<HashMap<u32, Rc<Inbox>>>,
     /// The response connections, to be read to their end when a worker is gone.
     workers: RefCell<HashMap<u32, Rc<Connection>>>,
-    scratch: RefCell<Vec<u8>>,
+    /// Requests of this turn of the runtime, to be submitted together at its end.
+    outbox: RefCell<Vec<Submission>>,
+    submits: RefCell<Option<Waker>>,
     /// Where octets of workers are read to, the frames found in them, and which of those came too late: kept from one
     /// read to the next.
     room: RefCell<Box<[u8]>>,
@@ -120,7 +124,8 @@ impl Receiver {
             next: Cell::new(0),
             inboxes: RefCell::default(),
             workers: RefCell::default(),
-            scratch: RefCell::default(),
+            outbox: RefCell::default(),
+            submits: RefCell::default(),
             room: RefCell::new(vec![0; READ_BYTES].into()),
             frames: RefCell::default(),
             late: RefCell::default(),
@@ -130,6 +135,7 @@ impl Receiver {
         receiver.pool.attach(thread, sender);
         tokio::task::spawn_local(accept(listener, Rc::downgrade(&receiver)));
         tokio::task::spawn_local(look_at_shelves(Rc::downgrade(&receiver)));
+        tokio::task::spawn_local(submit(Rc::downgrade(&receiver)));
         tokio::task::spawn_local(heed(notices, Rc::downgrade(&receiver)));
         Ok(receiver)
     }
@@ -151,13 +157,33 @@ impl Receiver {
     pub(super) fn close(&self, ticket: Ticket, inbox: &Inbox, complete: bool) {
         self.inboxes.borrow_mut().remove(&ticket.request);
         if !inbox.done.get() {
+            self.outbox.borrow_mut().retain(|submission| submission.ticket != ticket);
             self.pool.withdraw(ticket, complete, Instant::now());
         }
     }
 
-    /// Memory for building messages.
-    pub(super) fn scratch(&self) -> std::cell::RefMut<'_, Vec<u8>> {
-        self.scratch.borrow_mut()
+    /// Gives a request to the pool, together with those of the other connections that are ready now: several requests
+    /// that come at once then wake a worker once.
+    pub(super) fn submit(&self, submission: Submission) {
+        self.outbox.borrow_mut().push(submission);
+        if let Some(waker) = self.submits.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn submit_all(&self) {
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.is_empty() {
+            return;
+        }
+        if let Some(why) = self.pool.submit(&mut outbox, Instant::now()) {
+            for Submission { ticket, .. } in outbox.drain(..) {
+                if let Some(inbox) = self.inbox(ticket.request) {
+                    inbox.done.set(true);
+                    inbox.put(Event::Refused(why));
+                }
+            }
+        }
     }
 
     fn inbox(&self, request: u32) -> Option<Rc<Inbox>> {
@@ -306,8 +332,11 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // The task that looks at shelves ends.
+        // The tasks that look at shelves and submit end.
         self.may_be_held.notify_one();
+        if let Some(waker) = self.submits.borrow_mut().take() {
+            waker.wake();
+        }
     }
 }
 
@@ -349,6 +378,9 @@ async fn welcome(stream: UnixStream, receiver: Weak<Receiver>) {
         return;
     }
     let shelf = shelf.and_then(Shelf::new);
+    if let Some(mark) = shelf.as_ref().and_then(Shelf::mark) {
+        receiver.pool.set_mark(hello.worker, mark);
+    }
     let connection = Rc::new(Connection { stream, kept: RefCell::default(), shelf });
     receiver.workers.borrow_mut().insert(hello.worker, Rc::clone(&connection));
     let receiver_gone = Rc::downgrade(&receiver);
@@ -369,6 +401,22 @@ async fn read_exactly(stream: &UnixStream, mut into: &mut [u8]) -> io::Result<Op
         }
     }
     Ok(file)
+}
+
+/// Submits what was put into the outbox since the last turn. The runtime comes to it after the tasks that were ready when
+/// the first of it was put there.
+async fn submit(receiver: Weak<Receiver>) {
+    std::future::poll_fn(|cx| {
+        let Some(receiver) = receiver.upgrade() else { return Poll::Ready(()) };
+        receiver.submit_all();
+        let mut waker = receiver.submits.borrow_mut();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Looks at the shelves of all workers for responses that stand there longer than they should, because their worker is

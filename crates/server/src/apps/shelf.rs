@@ -2,7 +2,7 @@
 //! next ones (docs/worker-protocol.md). The server reads it in two cases: the worker is busy with the next request, or
 //! dead. It is read like any file and never mapped, so that nothing a worker does to it can harm the server.
 
-use super::protocol::{SHELF_BYTES, SHELF_HEAD_BYTES, ShelfHead, shelf_head};
+use super::protocol::{SHELF_BYTES, SHELF_HEAD_BYTES, SHELF_TURN_AT, ShelfHead, shelf_head};
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -38,6 +38,14 @@ impl Shelf {
             .then(|| Shelf { file, before: RefCell::new(vec![None; parts as usize]) })
     }
 
+    /// The mark of a worker with one thread; `None` of one with several.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        if self.before.borrow().len() > 1 {
+            return None;
+        }
+        self.file.try_clone().ok().map(Mark)
+    }
+
     fn head(&self, part: usize) -> Option<ShelfHead> {
         let mut head = [0; SHELF_HEAD_BYTES];
         self.file.read_exact_at(&mut head, (part * SHELF_BYTES) as u64).ok()?;
@@ -68,12 +76,41 @@ impl Shelf {
     }
 }
 
+/// Where a worker with one thread says which request it has begun: what it was given after that was not executed.
+#[derive(Debug)]
+pub(super) struct Mark(File);
+
+impl Mark {
+    /// The turn of the last request that was begun.
+    pub(super) fn begun(&self) -> Option<u32> {
+        let mut turn = [0; 4];
+        self.0.read_exact_at(&mut turn, SHELF_TURN_AT as u64).ok()?;
+        Some(u32::from_ne_bytes(turn))
+    }
+
+    /// One that says this, for tests.
+    #[cfg(test)]
+    pub(super) fn of(turn: u32) -> Mark {
+        static MARKS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = MARKS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("eleven-mark-{}-{number}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.write_all_at(&turn.to_ne_bytes(), SHELF_TURN_AT as u64).unwrap();
+        Mark(file)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn shelf(parts: usize) -> (Shelf, File) {
-        let path = std::env::temp_dir().join(format!("eleven-shelf-{}-{parts}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "eleven-shelf-{}-{:?}-{parts}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         let options = || File::options().read(true).write(true).clone();
         let file = options().create(true).truncate(true).open(&path).unwrap();
         file.set_len((parts * SHELF_BYTES) as u64).unwrap();
@@ -86,7 +123,7 @@ mod tests {
         let at = (part * SHELF_BYTES) as u64;
         let mut head = Vec::new();
         for word in [batch, content.len() as u32, thread] {
-            head.extend_from_slice(&word.to_le_bytes());
+            head.extend_from_slice(&word.to_ne_bytes());
         }
         file.write_all_at(content, at + SHELF_HEAD_BYTES as u64).unwrap();
         file.write_all_at(&head, at).unwrap();
@@ -108,6 +145,20 @@ mod tests {
         assert_eq!(shelf.look(1, Looking::AtTheDead).unwrap(), b"three and four");
         put(&file, 0, 3, 1, b"");
         assert_eq!(shelf.look(2, Looking::AtTheDead), None);
+        assert!(shelf.mark().is_none(), "of two threads nobody knows which begins what");
+    }
+
+    #[test]
+    fn a_mark_is_read_again_and_again() {
+        let (shelf, file) = shelf(1);
+        let mark = shelf.mark().unwrap();
+        assert_eq!(mark.begun(), Some(0));
+        file.write_all_at(&7u32.to_ne_bytes(), SHELF_TURN_AT as u64).unwrap();
+        assert_eq!(mark.begun(), Some(7));
+        put(&file, 0, 2, 1, b"a filling leaves it alone");
+        assert_eq!(mark.begun(), Some(7));
+        file.set_len(4).unwrap();
+        assert_eq!(mark.begun(), None);
     }
 
     #[test]

@@ -845,7 +845,7 @@ fn probe(path: &str, asgi: bool, number: u32) -> Vec<u8> {
         pairs.into_iter().flat_map(|(name, value)| [name, value]).collect()
     };
     message.extend_from_slice(parts.join("\0").as_bytes());
-    protocol::finish_head(&mut message, CONTENT_INLINE);
+    protocol::finish_message(&mut message, CONTENT_INLINE, b"");
     message
 }
 

@@ -124,7 +124,7 @@ class Worker:
     def shelved(self, part=0):
         """The frames that stand on the shelf of a thread."""
         start = part * wire.SHELF_BYTES
-        _, octets, thread = wire.SHELF.unpack(os.pread(self.shelf.fileno(), wire.SHELF.size, start))
+        _, octets, thread, _ = wire.SHELF.unpack(os.pread(self.shelf.fileno(), wire.SHELF.size, start))
         assert thread == 0
         return os.pread(self.shelf.fileno(), octets, start + wire.SHELF.size)
 
@@ -136,15 +136,28 @@ class Worker:
 
     def send(self, head, content=b"", flags=wire.CONTENT_INLINE):
         self.number += 1
-        self.queue.send(
-            wire.QUEUE.pack(wire.REQUEST, 0, flags, 0, self.number, len(head)) + head + content
-        )
+        self.queue.send(self.message(head, content, flags))
         return self.number
 
+    def message(self, head, content=b"", flags=wire.CONTENT_INLINE):
+        """The message of the request with the next number, which is also its turn."""
+        fixed = wire.QUEUE.pack(wire.REQUEST, 0, flags, 0, self.number, len(head), len(content), self.number)
+        return fixed + head + content
+
     def cancel(self, number, flags=0):
-        self.queue.send(wire.QUEUE.pack(wire.CANCEL, 0, flags, 0, number, 0))
+        self.queue.send(wire.QUEUE.pack(wire.CANCEL, 0, flags, 0, number, 0, 0, 0))
+
+    def begun(self):
+        """The turn of the request that the first thread has begun last."""
+        return wire.SHELF.unpack(os.pread(self.shelf.fileno(), wire.SHELF.size, 0))[3]
 
     def wsgi(self, path="/", content=b"", method="GET", flags=wire.CONTENT_INLINE, **more):
+        if method == "HEAD":
+            flags |= wire.HEAD_METHOD
+        return self.send(self.wsgi_head(path, content, method, **more), content, flags)
+
+    def wsgi_head(self, path="/", content=b"", method="GET", **more):
+        """Names and values of all variables."""
         environ = {
             "REQUEST_METHOD": method,
             "PATH_INFO": path,
@@ -156,10 +169,7 @@ class Worker:
         if content:
             environ["CONTENT_LENGTH"] = str(len(content))
         environ.update(more)
-        head = "\0".join(part for pair in environ.items() for part in pair).encode("latin-1")
-        if method == "HEAD":
-            flags |= wire.HEAD_METHOD
-        return self.send(head, content, flags)
+        return "\0".join(part for pair in environ.items() for part in pair).encode("latin-1")
 
     def asgi(self, path="/", content=b"", method="GET", flags=wire.CONTENT_INLINE, query="", fields=(), raw_path=None):
         parts = [method, "1.1", "http", path, raw_path or path, query, "", "127.0.0.1", "4711", "localhost", "8000"]

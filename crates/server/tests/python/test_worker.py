@@ -98,6 +98,60 @@ class Wsgi(WsgiTest):
             self.assertEqual(self.worker.whole(numbers[2])[1], b"waited")
             self.assertEqual(self.worker.shelved(), b"")
 
+    def packet(self, *requests):
+        """Sends requests, each a path and content, in one packet; returns their numbers."""
+        messages, numbers = [], []
+        for path, content in requests:
+            head, self.worker.number = self.worker.wsgi_head(path, content), self.worker.number + 1
+            messages.append(self.worker.message(head, content, wire.CONTENT_INLINE | wire.MAY_HOLD))
+            numbers.append(self.worker.number)
+        self.worker.queue.send(b"".join(messages))
+        return numbers
+
+    def test_several_requests_in_a_packet(self):
+        contents = [b"", b"one", b"", b"x" * 5000, b"last"]
+        numbers = self.packet(*(("/echo", content) for content in contents))
+        for number, content in zip(numbers, contents):
+            self.assertEqual(self.worker.whole(number)[1], content)
+        # One of them goes wrong, one comes in parts, one has no content. What is on the shelf comes later than what is not.
+        paths = ("/", "/raises", "/generator", "/empty", "/")
+        numbers = self.packet(*((path, b"") for path in paths))
+        frames = {number: [] for number in numbers}
+        while not all(own and own[-1].flags & wire.DONE for own in frames.values()):
+            frame = self.worker.frame()
+            frames[frame.request].append(frame)
+        for number, path in zip(numbers, paths):
+            kind = wire.FAILED if path == "/raises" else wire.RESPONSE
+            self.assertEqual(frames[number][0].kind, kind)
+        self.assertEqual([frames[number][0].content for number in (numbers[0], numbers[4])], [b"hello"] * 2)
+
+    def test_a_dead_worker_has_told_what_it_had_begun(self):
+        self.assertEqual(self.worker.begun(), 0)
+        first = self.worker.wsgi("/")
+        self.assertEqual(self.worker.whole(first)[1], b"hello")
+        self.assertEqual(self.worker.begun(), first)
+        numbers = self.packet(("/", b""), ("/crash", b""), ("/", b""))
+        self.worker.process.wait(TIMEOUT_S)
+        self.assertEqual(self.worker.begun(), numbers[1])
+        self.assertIn(b"hello", self.worker.responses.rest() or self.worker.shelved())
+        # The end of this one is that of every test.
+        self.worker.close()
+        self.worker = Worker(self.application)
+
+    def test_variables_without_names(self):
+        """The usual variables come as values, others follow with their names."""
+        values = ["GET", "/environ", "a=b", "/environ?a=b", "HTTP/1.1", "h", "h:81", "81", "192.0.2.7", "4711"]
+        lines = ["%s=%r" % pair for pair in zip(wire.USUAL_VARIABLES, values)]
+        for more in ([], ["HTTP_X", "\xe9", "HTTP_Y", ""]):
+            head = "\0".join(values + more).encode("latin-1")
+            _, content, _ = self.worker.whole(self.worker.send(head, flags=wire.CONTENT_INLINE | wire.USUAL))
+            found = content.decode().split("\n")
+            for line in lines + (["HTTP_X='\xe9'", "HTTP_Y=''"] if more else ["wsgi.version=(1, 0)"]):
+                self.assertIn(line, found)
+        # A request that lacks some has no empty ones instead.
+        content = self.get("/environ")[1].decode()
+        self.assertNotIn("REMOTE_PORT=", content)
+
     def test_what_stands_on_the_shelf_outlives_the_worker(self):
         with tempfile.TemporaryDirectory() as folder:
             gate = os.path.join(folder, "gate")

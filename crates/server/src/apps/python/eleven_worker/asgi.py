@@ -608,17 +608,21 @@ class Side:
                 if not self.drained.done():
                     self.drained.set_result(None)
                 return
-            kind, thread, flags, _, request, head_size = QUEUE.unpack_from(buffer)
-            if kind == REQUEST:
-                content_at = QUEUE.size + head_size
-                head = bytes(buffer[QUEUE.size : content_at])
-                content = bytes(buffer[content_at:count])
-                make = WebSocket if flags & WEBSOCKET else Http
-                self.begin(make(self, request, thread, flags), head, content)
-            elif kind == CANCEL:
-                exchange = self.exchanges.get((thread, request))
-                if exchange is not None:
-                    exchange.cancel(flags & FORCE)
+            at = 0
+            while at < count:
+                kind, thread, flags, _, request, head_size, content_size, _ = QUEUE.unpack_from(buffer, at)
+                head_at = at + QUEUE.size
+                content_at = head_at + head_size
+                at = content_at + content_size
+                if kind == REQUEST:
+                    head = bytes(buffer[head_at:content_at])
+                    content = bytes(buffer[content_at:at])
+                    make = WebSocket if flags & WEBSOCKET else Http
+                    self.begin(make(self, request, thread, flags), head, content)
+                elif kind == CANCEL:
+                    exchange = self.exchanges.get((thread, request))
+                    if exchange is not None:
+                        exchange.cancel(flags & FORCE)
 
     def begin(self, exchange, head, content):
         scope = exchange.prepare(head, content)

@@ -11,10 +11,24 @@ from time import monotonic
 
 VERSION = 1
 
-# Message on the queue socket: kind, thread, flags, reserved, request id, octets of head.
-QUEUE = struct.Struct("<BBBBII")
+# Message on the queue socket, one or several in a packet: kind, thread, flags, reserved, request id, octets of head, octets
+# of content, turn.
+QUEUE = struct.Struct("<BBBBIIII")
 REQUEST, CANCEL = 1, 2
-CONTENT_INLINE, CONTENT_STREAM, HEAD_METHOD, WEBSOCKET, FORCE, MAY_HOLD = 1, 2, 4, 8, 16, 32
+CONTENT_INLINE, CONTENT_STREAM, HEAD_METHOD, WEBSOCKET, FORCE, MAY_HOLD, USUAL = 1, 2, 4, 8, 16, 32, 64
+# With USUAL the head begins with the values of these variables, without their names.
+USUAL_VARIABLES = (
+    "REQUEST_METHOD",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "REQUEST_URI",
+    "SERVER_PROTOCOL",
+    "SERVER_NAME",
+    "HTTP_HOST",
+    "SERVER_PORT",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+)
 
 # Frame on a response connection: octets after this, request id, kind, flags, number of fields, octets of
 # head, length of the whole content (-1: not known).
@@ -43,8 +57,10 @@ PIECE = struct.Struct("<IBxxx")
 ) = range(1, 10)
 FILE = struct.Struct("<QQ")
 
-# What stands at the beginning of each thread's part of the shelf: batch, octets that follow, server thread.
-SHELF = struct.Struct("<III")
+# What stands at the beginning of each thread's part of the shelf: batch, octets that follow, server thread, turn of the
+# request that was begun last; in the machine's order.
+SHELF = struct.Struct("=IIII")
+SHELF_HEAD_BYTES = SHELF.size
 SHELF_BYTES = 65536
 # A response waits no longer than this for others while the worker is awake; the server looks every few milliseconds.
 SHELF_SECONDS_MAX = 0.0005
@@ -119,26 +135,31 @@ class Shelf:
     def __init__(self, file, number, senders):
         self._memory = mmap.mmap(file, SHELF_BYTES, offset=number * SHELF_BYTES)
         self._view = memoryview(self._memory)
+        self._words = self._view[:SHELF_HEAD_BYTES].cast("I")
         self._senders = senders
         self._thread = 0
-        self._batch = 0
-        self._end = SHELF.size
+        self._end = SHELF_HEAD_BYTES
         self._since = 0.0
+
+    def begun(self):
+        """Where the turn of a request is to be put, at index 0, before it is begun."""
+        return self._words[3:]
 
     def put(self, thread, frame):
         """Takes a frame. Returns whether the shelf is in use afterwards."""
         start = self._end
         end = start + len(frame)
-        if start == SHELF.size or thread != self._thread or end > SHELF_BYTES:
-            if start != SHELF.size:
+        if start == SHELF_HEAD_BYTES or thread != self._thread or end > SHELF_BYTES:
+            if start != SHELF_HEAD_BYTES:
                 self.send()
-                start = SHELF.size
+                start = SHELF_HEAD_BYTES
                 end = start + len(frame)
             if end > SHELF_BYTES:
                 self._senders[thread](frame)
                 return False
-            self._thread = thread
-            self._batch = (self._batch + 1) & 0xFFFFFFFF
+            words = self._words
+            words[0] = (words[0] + 1) & 0xFFFFFFFF
+            words[2] = self._thread = thread
             self._since = monotonic()
         elif monotonic() - self._since > SHELF_SECONDS_MAX:
             self.send()
@@ -146,15 +167,16 @@ class Shelf:
             return False
         self._memory[start:end] = frame
         self._end = end
-        SHELF.pack_into(self._memory, 0, self._batch, end - SHELF.size, thread)
+        # Last of all: from here on the frame counts.
+        self._words[1] = end - SHELF_HEAD_BYTES
         return True
 
     def send(self):
         """Sends what is there."""
-        if self._end != SHELF.size:
-            self._senders[self._thread](self._view[SHELF.size : self._end])
-            self._end = SHELF.size
-            SHELF.pack_into(self._memory, 0, self._batch, 0, 0)
+        if self._end != SHELF_HEAD_BYTES:
+            self._senders[self._thread](self._view[SHELF_HEAD_BYTES : self._end])
+            self._end = SHELF_HEAD_BYTES
+            self._words[1] = 0
 
 
 class ClientGone(OSError):

@@ -33,8 +33,11 @@ from .wire import (
     QUEUE,
     REQUEST,
     RESPONSE,
+    USUAL,
     ClientGone,
 )
+
+END_DONE = END | DONE
 
 
 class FileWrapper:
@@ -78,9 +81,11 @@ def head_of(status, headers):
     """Status and fields as the frame carries them."""
     if type(headers) is not list:
         raise TypeError("headers must be a list of (name, value) pairs, not %s" % type(headers).__name__)
-    text = status
+    parts = [status]
     for name, value in headers:
-        text += "\0" + name + "\0" + value
+        parts.append(name)
+        parts.append(value)
+    text = "\0".join(parts)
     if "\n" in text or "\r" in text:
         raise ValueError("status line or header field contains a line break")
     return text.encode("latin-1"), len(headers)
@@ -272,50 +277,84 @@ def environ_base(settings):
     return base
 
 
-def receiver(queue, buffer, shelf):
-    """A function that waits for the next message. What is on the shelf is sent before it really waits."""
-    receive = queue.recv_into
-    if shelf is None:
-        return lambda: receive(buffer)
-
-    def receive_or_send():
-        try:
-            return receive(buffer, 0, MSG_DONTWAIT)
-        except BlockingIOError:
-            shelf.send()
-            return receive(buffer)
-
-    return receive_or_send
+def with_places(base):
+    """The same with a place for everything that the usual request sets: a copy of it then need not grow."""
+    places = dict.fromkeys(wire.USUAL_VARIABLES, "")
+    places.update(base)
+    places["wsgi.early_hints"] = places["wsgi.input"] = None
+    return places
 
 
 def serve(queue, senders, shelf, application, settings, base):
     """Answers requests until the server closes the queue."""
+    # The common request is a few microseconds: what is looked up here is not looked up each time.
+    usual_base = with_places(base)
     unpack = QUEUE.unpack_from
     pack = FRAME.pack
-    head_at = QUEUE.size
+    message_head_size = QUEUE.size
     buffer = bytearray(wire.MESSAGE_BYTES_MAX)
     receive = queue.recv_into
-    receive_or_send = receiver(queue, buffer, shelf)
-    may_hold = 0 if shelf is None else MAY_HOLD
+    if shelf is None:
+        may_hold = 0
+        begun = None
+    else:
+        may_hold = MAY_HOLD
+        put = shelf.put
+        begun = shelf.begun()
     is_holding = False
+    at = count = 0
     while True:
-        count = receive_or_send() if is_holding else receive(buffer)
-        if not count:
+        if at >= count:
+            # The next packet.
             if is_holding:
-                shelf.send()
-            return
-        kind, thread, flags, _, request, head_size = unpack(buffer)
+                # What is on the shelf is sent before this thread really waits.
+                try:
+                    count = receive(buffer, 0, MSG_DONTWAIT)
+                except BlockingIOError:
+                    shelf.send()
+                    is_holding = False
+                    count = receive(buffer)
+            else:
+                count = receive(buffer)
+            if not count:
+                if is_holding:
+                    shelf.send()
+                return
+            at = 0
+        kind, thread, flags, _, request, head_size, content_size, turn = unpack(buffer, at)
+        head_at = at + message_head_size
+        content_at = head_at + head_size
+        at = content_at + content_size
         if kind != REQUEST:
             continue
-        content_at = head_at + head_size
-        parts = iter(buffer[head_at:content_at].decode("latin-1").split("\0"))
-        environ = base.copy()
-        environ.update(zip(parts, parts))
+        if begun is not None:
+            begun[0] = turn
+        parts = buffer[head_at:content_at].decode("latin-1").split("\0")
+        if flags & USUAL:
+            environ = usual_base.copy()
+            (
+                environ["REQUEST_METHOD"],
+                environ["PATH_INFO"],
+                environ["QUERY_STRING"],
+                environ["REQUEST_URI"],
+                environ["SERVER_PROTOCOL"],
+                environ["SERVER_NAME"],
+                environ["HTTP_HOST"],
+                environ["SERVER_PORT"],
+                environ["REMOTE_ADDR"],
+                environ["REMOTE_PORT"],
+                *parts,
+            ) = parts
+        else:
+            environ = base.copy()
+        if parts:
+            parts = iter(parts)
+            environ.update(zip(parts, parts))
         send = senders[thread]
         exchange = Exchange(request, send, thread, flags, settings)
         environ["wsgi.early_hints"] = exchange.early_hints
         if not flags & CONTENT_STREAM:
-            environ["wsgi.input"] = BytesIO(buffer[content_at:count])
+            environ["wsgi.input"] = BytesIO(buffer[content_at:at])
         else:
             environ["wsgi.input"] = io.BufferedReader(RawInput(exchange), 65536)
             environ["eleven.trailers"] = exchange.trailers
@@ -331,13 +370,10 @@ def serve(queue, senders, shelf, application, settings, base):
                 head = exchange.head
                 if type(data) is bytes and head is not None and len(data) <= INLINE_BYTES_MAX:
                     size = len(head)
-                    frame = (
-                        pack(size + len(data), request, RESPONSE, END | DONE, exchange.count, size, len(data))
-                        + head
-                        + data
-                    )
+                    octets = len(data)
+                    frame = pack(size + octets, request, RESPONSE, END_DONE, exchange.count, size, octets) + head + data
                     if flags & may_hold:
-                        is_holding = shelf.put(thread, frame)
+                        is_holding = put(thread, frame)
                     else:
                         if is_holding:
                             shelf.send()
@@ -366,7 +402,7 @@ def serve(queue, senders, shelf, application, settings, base):
                 exchange.content.close()
                 exchange.content = None
             # Nothing of this request is kept while waiting for the next.
-            exchange = environ = result = close = data = frame = send = None
+            exchange = environ = parts = result = close = data = head = frame = send = None
 
 
 def run(queue, responders, shelf, application, settings, ready, broken):
