@@ -1193,6 +1193,13 @@ pub static FASTCGI: Section = section(
         ),
         key("connect_timeout", time(HOUR), Is("\"5s\""), "How long connecting may take."),
         key("timeout", time(24 * HOUR), Is("\"60s\""), "How long a script may be silent. Beyond: 504."),
+        key(
+            "idle_per_thread_max",
+            integer(0, 10_000),
+            Is("0"),
+            "Connections that each thread of the server (`workers`) keeps between requests. Each of them occupies a process of PHP-FPM, so all together have to be fewer than its `pm.max_children`.",
+        ),
+        key("idle_timeout", time(HOUR), Is("\"10s\""), "How long one is kept."),
         key("variables", Kind::List(&ANY_TEXT), Is("[]"), "More variables for scripts, as `\"NAME=VALUE\"`."),
     ],
 );

@@ -5,8 +5,15 @@
 //! served as a file, one that is a script runs that script, everything else runs the index script. Only regular
 //! files that are beneath the root by the kernel's word are run, so a path cannot turn an upload into a script.
 //!
-//! Each request has a connection of its own. Kept connections would each occupy a process of PHP-FPM.
+//! Each request has a connection to itself, which is closed after it or, if the settings want it, kept for the next. A
+//! kept one may be closed by the server just when a request is sent over it: only requests that may be sent twice go
+//! that way (RFC 9110 §9.2.2), and are sent again over a new connection if nothing was heard.
 
+mod kept;
+#[cfg(test)]
+mod tests;
+
+use self::kept::{Connection, Kept};
 use super::content::{Gathered, Rest, Source, gather, whole};
 use crate::files::Files;
 use crate::handler::Handled;
@@ -25,15 +32,17 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 const HEAD_BYTES: usize = 8;
-const RECORD_BYTES_MAX: usize = 65_535;
+/// Room for reading responses, to begin with.
+const INPUT_BYTES: usize = 16_384;
 /// Content put into one record: a multiple of eight, so that no padding is needed.
 const CONTENT_BYTES: usize = 32_768;
 /// The header section of a response.
@@ -91,6 +100,10 @@ pub struct FastCgiSettings {
     pub connect_timeout_ms: u64,
     /// How long the script may be silent.
     pub response_timeout_ms: u64,
+    /// Connections that each thread keeps between requests; 0: none. Each occupies a process of PHP-FPM.
+    pub idle_per_thread_max: usize,
+    /// How long one is kept.
+    pub idle_timeout_ms: u64,
     /// Octets of request content that are collected; larger content is refused with 413, as its length has to be
     /// known before.
     pub request_spool_bytes_max: u64,
@@ -114,6 +127,8 @@ impl FastCgiSettings {
             variables: Vec::new(),
             connect_timeout_ms: 5_000,
             response_timeout_ms: 60_000,
+            idle_per_thread_max: 0,
+            idle_timeout_ms: 10_000,
             request_spool_bytes_max: 1 << 30,
             response_spool_bytes_max: 1 << 30,
             spool_memory_bytes_max: 256 << 10,
@@ -129,6 +144,7 @@ pub struct FastCgi {
     root: Arc<Root>,
     /// Serves what is no script. Without it every path runs a script.
     files: Option<Files>,
+    kept: Rc<Kept>,
 }
 
 /// The script that answers a path.
@@ -143,7 +159,8 @@ struct Script {
 impl FastCgi {
     /// A handler whose scripts are looked for in `root`.
     pub fn new(settings: Arc<FastCgiSettings>, root: Arc<Root>, files: Option<Files>) -> FastCgi {
-        FastCgi { settings, root, files }
+        let kept = Rc::new(Kept::new(settings.idle_per_thread_max, settings.idle_timeout_ms));
+        FastCgi { settings, root, files, kept }
     }
 
     /// Answers a request by a file or a script.
@@ -167,10 +184,11 @@ impl FastCgi {
         };
         let spool = Spool::new(self.settings.spool_memory_bytes_max, &self.settings.spool_directory);
         let settings = Arc::clone(&self.settings);
+        let server = Server { settings: Arc::clone(&settings), kept: Rc::clone(&self.kept) };
         match std::mem::take(&mut request.content) {
             RequestContent::Empty => {
-                let params = params(&settings, request, &script, 0);
-                Handled::later(exchange(settings, params, None, request.head.method == Method::Head))
+                let asked = Asked::new(&settings, request, &script, 0);
+                Handled::later(exchange(server, asked, None))
             }
             RequestContent::Whole(octets, trailers) => {
                 let mut spool = spool;
@@ -179,11 +197,11 @@ impl FastCgi {
                 if pushed.is_err() {
                     return Response::new(Status::INSUFFICIENT_STORAGE).into();
                 }
-                Handled::later(collected(settings, request.take(), script, async { gathered }))
+                Handled::later(collected(server, request.take(), script, async { gathered }))
             }
             RequestContent::Pipe(reader) => {
                 let gathering = gather(reader, None, settings.request_spool_bytes_max, spool);
-                Handled::later(collected(settings, request.take(), script, gathering))
+                Handled::later(collected(server, request.take(), script, gathering))
             }
         }
     }
@@ -220,16 +238,42 @@ fn holds_script_name(path: &[u8], suffix: &[u8]) -> bool {
     })
 }
 
-async fn collected(
+/// Where requests of this thread go.
+#[derive(Debug, Clone)]
+struct Server {
     settings: Arc<FastCgiSettings>,
+    kept: Rc<Kept>,
+}
+
+/// A request as the FastCGI server is told.
+#[derive(Debug)]
+struct Asked {
+    params: Bytes,
+    is_head: bool,
+    /// It means the same when it is sent twice.
+    is_idempotent: bool,
+}
+
+impl Asked {
+    fn new(settings: &FastCgiSettings, request: &Request, script: &Script, length: u64) -> Asked {
+        let method = &request.head.method;
+        Asked {
+            params: params(settings, request, script, length).into(),
+            is_head: *method == Method::Head,
+            is_idempotent: method.is_idempotent(),
+        }
+    }
+}
+
+async fn collected(
+    server: Server,
     request: Request,
     script: Script,
     gathering: impl Future<Output = Gathered>,
 ) -> Response {
-    let is_head = request.head.method == Method::Head;
     let (source, length) = match gathering.await {
         Gathered::Inline(octets) => {
-            let mut spool = Spool::new(octets.len() + 1024, &settings.spool_directory);
+            let mut spool = Spool::new(octets.len() + 1024, &server.settings.spool_directory);
             let length = octets.len() as u64;
             if spool.push(octets).is_err() {
                 return Response::new(Status::INSUFFICIENT_STORAGE);
@@ -242,8 +286,8 @@ async fn collected(
         Gathered::Aborted(Reason::Storage) => return Response::new(Status::INSUFFICIENT_STORAGE),
         Gathered::Aborted(_) => return Response::new(Status::BAD_REQUEST),
     };
-    let params = params(&settings, &request, &script, length);
-    exchange(settings, params, Some(source), is_head).await
+    let asked = Asked::new(&server.settings, &request, &script, length);
+    exchange(server, asked, Some(source)).await
 }
 
 fn push_length(out: &mut Vec<u8>, length: usize) {
@@ -318,11 +362,11 @@ fn push_record(out: &mut Vec<u8>, kind: u8, content: &[u8]) {
     out.extend_from_slice(content);
 }
 
-/// What begins a request: who answers, and all variables.
-fn opening(params: &[u8]) -> Vec<u8> {
+/// What begins a request: who answers, whether the connection is to be kept, and all variables.
+fn opening(params: &[u8], keep: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(params.len() + 64);
-    // A responder; the connection is closed after it.
-    push_record(&mut out, BEGIN, &[0, 1, 0, 0, 0, 0, 0, 0]);
+    // The role is that of a responder.
+    push_record(&mut out, BEGIN, &[0, 1, u8::from(keep), 0, 0, 0, 0, 0]);
     for part in params.chunks(CONTENT_BYTES) {
         push_record(&mut out, PARAMS, part);
     }
@@ -426,10 +470,6 @@ fn cgi_head(input: &[u8]) -> Result<Option<(usize, CgiHead)>, String> {
     Ok(Some((at, head)))
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
-type Connection = Box<dyn Duplex>;
-
 async fn connect(address: &FastCgiAddress) -> io::Result<Connection> {
     Ok(match address {
         FastCgiAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
@@ -441,13 +481,18 @@ async fn connect(address: &FastCgiAddress) -> io::Result<Connection> {
     })
 }
 
-/// Writes the request; content follows as fast as it is taken.
+/// Writes the request; content follows as fast as it is taken. Returns the side it wrote to.
 async fn write_request(
     mut to: WriteHalf<Connection>,
-    params: Vec<u8>,
+    opening: Vec<u8>,
     source: Option<Source>,
-) -> io::Result<()> {
-    to.write_all(&opening(&params)).await?;
+) -> io::Result<WriteHalf<Connection>> {
+    let mut opening = opening;
+    if source.is_none() {
+        // All there is goes out in one call.
+        opening.extend_from_slice(&record_head(STDIN, 0));
+    }
+    to.write_all(&opening).await?;
     if let Some(Source { mut collected, .. }) = source {
         while !collected.is_empty() {
             for part in collected.pop()?.chunks(CONTENT_BYTES) {
@@ -455,15 +500,35 @@ async fn write_request(
                 to.write_all(part).await?;
             }
         }
+        to.write_all(&record_head(STDIN, 0)).await?;
     }
-    to.write_all(&record_head(STDIN, 0)).await?;
-    to.flush().await
+    to.flush().await?;
+    Ok(to)
 }
 
-/// Ends a task when it is dropped.
-struct Task(JoinHandle<()>);
+/// Writes the request while the response is read. Dropping it ends that.
+struct Writing(JoinHandle<Option<WriteHalf<Connection>>>);
 
-impl Drop for Task {
+impl Writing {
+    fn start(to: WriteHalf<Connection>, opening: Vec<u8>, source: Option<Source>) -> Writing {
+        Writing(tokio::task::spawn_local(async move {
+            let written = write_request(to, opening, source).await;
+            // It may answer without reading; what it answers counts.
+            written
+                .inspect_err(
+                    |error| tracing::debug!(%error, "the FastCGI server did not take the whole request"),
+                )
+                .ok()
+        }))
+    }
+
+    /// The side that was written to, if the whole request was.
+    async fn finished(&mut self) -> Option<WriteHalf<Connection>> {
+        if self.0.is_finished() { (&mut self.0).await.ok().flatten() } else { None }
+    }
+}
+
+impl Drop for Writing {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -471,31 +536,53 @@ impl Drop for Task {
 
 /// Reads the response of one request.
 struct Answer {
-    settings: Arc<FastCgiSettings>,
-    from: ReadHalf<Connection>,
+    server: Server,
+    /// `None` once the connection was kept.
+    from: Option<ReadHalf<Connection>>,
     input: BytesMut,
     errors: Vec<u8>,
-    _writing: Task,
+    writing: Writing,
+    /// Something came from the server.
+    is_heard: bool,
 }
 
 impl Answer {
     /// The next record that is no error output. An error says what the server did wrong, and the status for it.
     async fn next(&mut self) -> Result<Record, (Status, String)> {
-        let silence = Duration::from_millis(self.settings.response_timeout_ms);
+        let silence = Duration::from_millis(self.server.settings.response_timeout_ms);
+        let closed = || (Status::BAD_GATEWAY, "it closed the connection".to_owned());
         loop {
             match record(&mut self.input).map_err(|why| (Status::BAD_GATEWAY, why.to_owned()))? {
-                Some(Record::Err(octets)) => {
-                    let room = ERRORS_BYTES_MAX - self.errors.len();
-                    self.errors.extend_from_slice(&octets[..octets.len().min(room)]);
-                }
+                Some(Record::Err(octets)) => self.note(&octets),
                 Some(record) => return Ok(record),
-                None => match tokio::time::timeout(silence, self.from.read_buf(&mut self.input)).await {
-                    Err(_) => return Err((Status::GATEWAY_TIMEOUT, "it is silent".to_owned())),
-                    Ok(Ok(0)) => return Err((Status::BAD_GATEWAY, "it closed the connection".to_owned())),
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return Err((Status::BAD_GATEWAY, error.to_string())),
-                },
+                None => {
+                    let from = self.from.as_mut().ok_or_else(closed)?;
+                    match tokio::time::timeout(silence, from.read_buf(&mut self.input)).await {
+                        Err(_) => return Err((Status::GATEWAY_TIMEOUT, "it is silent".to_owned())),
+                        Ok(Ok(0)) => return Err(closed()),
+                        Ok(Ok(_)) => self.is_heard = true,
+                        Ok(Err(error)) => return Err((Status::BAD_GATEWAY, error.to_string())),
+                    }
+                }
             }
+        }
+    }
+
+    /// Takes what a script wrote to its error stream.
+    fn note(&mut self, octets: &[u8]) {
+        let room = ERRORS_BYTES_MAX - self.errors.len();
+        self.errors.extend_from_slice(&octets[..octets.len().min(room)]);
+    }
+
+    /// The request is over: its connection may serve the next, unless something of this one is left.
+    async fn release(&mut self) {
+        if !self.input.is_empty() || !self.server.kept.is_on() {
+            return;
+        }
+        if let Some(to) = self.writing.finished().await
+            && let Some(from) = self.from.take()
+        {
+            self.server.kept.keep(from.unsplit(to));
         }
     }
 }
@@ -504,45 +591,78 @@ impl Drop for Answer {
     fn drop(&mut self) {
         if !self.errors.is_empty() {
             let errors = String::from_utf8_lossy(&self.errors);
-            tracing::warn!(server = %self.settings.address, errors = errors.trim_end(), "a script wrote to its error stream");
+            let server = &self.server.settings.address;
+            tracing::warn!(%server, errors = errors.trim_end(), "a script wrote to its error stream");
         }
     }
 }
 
-async fn exchange(
-    settings: Arc<FastCgiSettings>,
-    params: Vec<u8>,
-    source: Option<Source>,
-    is_head: bool,
-) -> Response {
-    let limit = Duration::from_millis(settings.connect_timeout_ms);
-    let connection = match tokio::time::timeout(limit, connect(&settings.address)).await {
-        Ok(Ok(connection)) => connection,
+async fn exchange(server: Server, asked: Asked, source: Option<Source>) -> Response {
+    // Content cannot be sent again, as it is gone then.
+    if asked.is_idempotent
+        && source.is_none()
+        && let Some(connection) = server.kept.take()
+    {
+        match ask(&server, connection, &asked, None).await {
+            Err(failed) if !failed.is_heard && failed.status == Status::BAD_GATEWAY => {
+                tracing::debug!(server = %server.settings.address, why = failed.why, "a kept connection was closed");
+            }
+            result => return answered(&server, result),
+        }
+    }
+    let limit = Duration::from_millis(server.settings.connect_timeout_ms);
+    match tokio::time::timeout(limit, connect(&server.settings.address)).await {
+        Ok(Ok(connection)) => answered(&server, ask(&server, connection, &asked, source).await),
         Ok(Err(error)) => {
-            tracing::error!(server = %settings.address, %error, "the FastCGI server cannot be reached (502)");
-            return Response::new(Status::BAD_GATEWAY);
+            tracing::error!(server = %server.settings.address, %error, "the FastCGI server cannot be reached (502)");
+            Response::new(Status::BAD_GATEWAY)
         }
         Err(_) => {
-            tracing::error!(server = %settings.address, "connecting to the FastCGI server took too long (504)");
-            return Response::new(Status::GATEWAY_TIMEOUT);
+            tracing::error!(server = %server.settings.address, "connecting to the FastCGI server took too long (504)");
+            Response::new(Status::GATEWAY_TIMEOUT)
         }
-    };
+    }
+}
+
+/// Why there is no response.
+struct Failed {
+    status: Status,
+    why: String,
+    /// Something came from the server.
+    is_heard: bool,
+}
+
+fn answered(server: &Server, result: Result<Response, Failed>) -> Response {
+    result.unwrap_or_else(|Failed { status, why, .. }| {
+        tracing::error!(server = %server.settings.address, status = status.code(), "the FastCGI server failed: {why}");
+        Response::new(status)
+    })
+}
+
+/// Sends the request and waits for the head of the response.
+async fn ask(
+    server: &Server,
+    connection: Connection,
+    asked: &Asked,
+    source: Option<Source>,
+) -> Result<Response, Failed> {
     let (from, to) = tokio::io::split(connection);
-    let writing = tokio::task::spawn_local(async move {
-        if let Err(error) = write_request(to, params, source).await {
-            // It may answer without reading; what it answers counts.
-            tracing::debug!(%error, "the FastCGI server did not take the whole request");
-        }
-    });
-    let input = BytesMut::with_capacity(RECORD_BYTES_MAX);
-    let mut answer =
-        Answer { settings: Arc::clone(&settings), from, input, errors: Vec::new(), _writing: Task(writing) };
+    let mut answer = Answer {
+        server: server.clone(),
+        from: Some(from),
+        input: BytesMut::with_capacity(INPUT_BYTES),
+        errors: Vec::new(),
+        writing: Writing::start(to, opening(&asked.params, server.kept.is_on()), source),
+        is_heard: false,
+    };
     match respond(&mut answer).await {
-        Ok((head, first, ended)) => content(answer, head, first, ended, is_head),
-        Err((status, why)) => {
-            tracing::error!(server = %settings.address, status = status.code(), "the FastCGI server failed: {why}");
-            Response::new(status)
+        Ok((head, first, ended)) => {
+            if ended {
+                answer.release().await;
+            }
+            Ok(content(answer, head, first, ended, asked.is_head))
         }
+        Err((status, why)) => Err(Failed { status, why, is_heard: answer.is_heard }),
     }
 }
 
@@ -575,10 +695,7 @@ async fn finish_short(
         match record(&mut answer.input) {
             Ok(Some(Record::Out(octets))) => first.extend_from_slice(&octets),
             Ok(Some(Record::End(_))) => return Ok((head, first.freeze(), true)),
-            Ok(Some(Record::Err(octets))) => {
-                let room = ERRORS_BYTES_MAX - answer.errors.len();
-                answer.errors.extend_from_slice(&octets[..octets.len().min(room)]);
-            }
+            Ok(Some(Record::Err(octets))) => answer.note(&octets),
             Ok(None) => return Ok((head, first.freeze(), false)),
             Err(why) => return Err((Status::BAD_GATEWAY, why.to_owned())),
         }
@@ -596,7 +713,10 @@ fn content(answer: Answer, head: CgiHead, first: Bytes, ended: bool, is_head: bo
         Content::Bytes(first)
     } else {
         let (writer, reader) = pipe(PIPE_BYTES);
-        let spool = Spool::new(answer.settings.spool_memory_bytes_max, &answer.settings.spool_directory);
+        let spool = Spool::new(
+            answer.server.settings.spool_memory_bytes_max,
+            &answer.server.settings.spool_directory,
+        );
         let end = ended.then_some(Ok(()));
         let pump = Pump { answer, writer, spool, current: Bytes::new(), left: head.content_length, end };
         tokio::task::spawn_local(pump.run(first));
@@ -641,14 +761,17 @@ impl Pump {
                     let _ = self.writer.push(&mut self.current);
                 }
                 Step::Read(Ok(Record::Out(octets))) => self.keep(octets),
-                Step::Read(Ok(Record::End(_))) => self.end = Some(Ok(())),
+                Step::Read(Ok(Record::End(_))) => {
+                    self.end = Some(Ok(()));
+                    self.answer.release().await;
+                }
                 Step::Read(Ok(Record::Err(_))) => {}
                 Step::Read(Err(reason)) => self.end = Some(Err(reason)),
             }
         }
         match self.end {
             Some(Ok(())) if self.left.is_some_and(|left| left > 0) => {
-                tracing::error!(server = %self.answer.settings.address, "a script gave less content than its Content-Length says");
+                tracing::error!(server = %self.answer.server.settings.address, "a script gave less content than its Content-Length says");
                 self.writer.abort(Reason::Truncated);
             }
             Some(Ok(())) => self.writer.complete(None),
@@ -658,7 +781,7 @@ impl Pump {
     }
 
     async fn step(&mut self) -> Step {
-        let full = self.spool.len() >= self.answer.settings.response_spool_bytes_max;
+        let full = self.spool.len() >= self.answer.server.settings.response_spool_bytes_max;
         let reads = self.end.is_none() && !full;
         let (answer, writer, has_output) = (&mut self.answer, &mut self.writer, !self.current.is_empty());
         let mut reading =
@@ -692,116 +815,5 @@ impl Pump {
             tracing::error!(%error, "content for a slow client cannot be kept on disk");
             self.end = Some(Err(Reason::Storage));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_of_pairs() {
-        let mut out = Vec::new();
-        push_pair(&mut out, b"AB", &[b'x'; 127]);
-        assert_eq!(out[..4], [2, 127, b'A', b'B']);
-        out.clear();
-        push_pair(&mut out, b"A", &[b'x'; 128]);
-        assert_eq!(out[..6], [1, 0x80, 0, 0, 128, b'A']);
-    }
-
-    #[test]
-    fn requests_open_with_all_variables() {
-        let opened = opening(&[7; 40_000]);
-        assert_eq!(opened[..16], [1, BEGIN, 0, 1, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(opened[16..24], [1, PARAMS, 0, 1, 0x80, 0, 0, 0]);
-        assert_eq!(opened[opened.len() - 8..], [1, PARAMS, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(opened.len(), 16 + 8 + 32_768 + 8 + 7_232 + 8);
-    }
-
-    #[test]
-    fn records() {
-        let mut input = Vec::new();
-        push_record(&mut input, STDOUT, b"hello");
-        // Padding, and a record of another request.
-        input.extend_from_slice(&[1, STDERR, 0, 1, 0, 1, 3, 0, b'e', 0, 0, 0]);
-        input.extend_from_slice(&[1, STDOUT, 0, 9, 0, 1, 0, 0, b'x']);
-        push_record(&mut input, END, &[0, 0, 0, 0, 0, 0, 0, 0]);
-        for step in [1, input.len()] {
-            let (mut buffer, mut records) = (BytesMut::new(), Vec::new());
-            for part in input.chunks(step) {
-                buffer.extend_from_slice(part);
-                while let Some(found) = record(&mut buffer).unwrap() {
-                    records.push(found);
-                }
-            }
-            let expected = [
-                Record::Out(Bytes::from_static(b"hello")),
-                Record::Err(Bytes::from_static(b"e")),
-                Record::End(Ok(())),
-            ];
-            assert_eq!(records, expected);
-        }
-        let mut bad = BytesMut::from(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]);
-        assert!(record(&mut bad).is_err());
-        let mut overloaded = BytesMut::from(&[1, END, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0][..]);
-        assert_eq!(record(&mut overloaded), Ok(Some(Record::End(Err("it is overloaded")))));
-        let mut short = BytesMut::from(&[1, END, 0, 1, 0, 1, 0, 0, 0][..]);
-        assert!(record(&mut short).is_err());
-    }
-
-    #[test]
-    fn heads_as_cgi_has_them() {
-        let read = |text: &str| {
-            cgi_head(text.as_bytes()).map(|head| head.map(|(at, head)| (at, head.status.code())))
-        };
-        assert_eq!(read("Content-type: text/html\r\n\r\nbody"), Ok(Some((27, 200))));
-        assert_eq!(read("Status: 404 Not Found\nX: y\n\n"), Ok(Some((28, 404))));
-        assert_eq!(read("Location: /a\r\n\r\n"), Ok(Some((16, 302))));
-        assert_eq!(read("Status: 301\r\nLocation: /a\r\n\r\n"), Ok(Some((29, 301))));
-        assert_eq!(read("\n"), Ok(Some((1, 200))));
-        assert_eq!(read("Content-type: text/html\r\n"), Ok(None));
-        for bad in [
-            "no field\r\n\r\n",
-            "Status: 99\r\n\r\n",
-            "Status: 100 Continue\r\n\r\n",
-            "Status: 2000\r\n\r\n",
-            "bad name: x\r\n\r\n",
-            "X: a\rb\r\n\r\n",
-            "Content-Length: +5\r\n\r\n",
-        ] {
-            assert!(read(bad).is_err(), "{bad}");
-        }
-        assert!(cgi_head(&vec![b'x'; SECTION_BYTES_MAX + 1]).is_err());
-        let (_, head) = cgi_head(b"Transfer-Encoding: chunked\nConnection: close\nContent-Length: 7\n\n")
-            .unwrap()
-            .unwrap();
-        assert_eq!((head.fields.len(), head.content_length), (0, Some(7)));
-    }
-
-    /// An upload is not a script, and a script's source is not a file (faults of `cgi.fix_pathinfo`).
-    #[test]
-    fn which_script_answers() {
-        let folder = std::env::temp_dir().join(format!("eleven-scripts-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("admin.php")).unwrap();
-        std::fs::create_dir_all(folder.join("sub")).unwrap();
-        for name in ["index.php", "sub/info.php", "evil.jpg"] {
-            std::fs::write(folder.join(name), "<?php").unwrap();
-        }
-        let settings = FastCgiSettings::new(FastCgiAddress::Unix("/nowhere".into()), &folder);
-        let root = Root::open_directory(&folder, Default::default()).unwrap();
-        let fastcgi = FastCgi::new(Arc::new(settings), Arc::new(root), None);
-        let script = |path: &str| fastcgi.script(path.as_bytes());
-        let is = |name: &str, rest: &str| Some(Script { name: name.into(), path_info: rest.into() });
-        assert_eq!(script("/sub/info.php"), is("/sub/info.php", ""));
-        assert_eq!(script("/sub/info.php/a/b.php"), is("/sub/info.php", "/a/b.php"));
-        assert_eq!(script("/index.php"), is("/index.php", ""));
-        for none in ["/", "/evil.jpg/x.php", "/missing.php", "/admin.php", "/sub/info.phpx", "/sub/info.PHP"]
-        {
-            assert_eq!(script(none), None, "{none}");
-        }
-        assert_eq!(fastcgi.index(), is("/index.php", ""));
-        assert!(holds_script_name(b"/a/info.PHP/x", b".php"));
-        assert!(!holds_script_name(b"/a/php/x.css", b".php"));
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

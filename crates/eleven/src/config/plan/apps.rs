@@ -92,6 +92,8 @@ impl Builder<'_> {
         }
         settings.connect_timeout_ms = table.number("connect_timeout");
         settings.response_timeout_ms = table.number("timeout");
+        settings.idle_per_thread_max = table.number("idle_per_thread_max") as usize;
+        settings.idle_timeout_ms = table.number("idle_timeout");
         settings.variables = self.variables(table, "variables");
         Some(HandlerPlan::FastCgi(Arc::new(settings), root))
     }
