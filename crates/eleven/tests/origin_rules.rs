@@ -249,6 +249,84 @@ fn head_is_get_without_content() {
     }
 }
 
+/// 9110-15.4.5-01, 9110-15.3.7-02: what 304 and 206 must say of the 200 they stand for, where that depends on the media type
+/// and the length: of index pages, of rewritten paths, of extensions with a type of their own, of compressed siblings.
+#[test]
+fn partial_answers_say_what_the_whole_one_would() {
+    let folder = Folder::new();
+    let page = "<p>page</p>".repeat(300);
+    folder.write("www/index.html", &page);
+    folder.write("www/d/index.html", "short");
+    folder.write("www/x.own", &page);
+    folder.write("www/sibling.css", &page);
+    folder.write("www/sibling.css.gz", "not really");
+    folder.write("www/image.png", &page);
+    let config = r#"
+log.access = "off"
+[[site]]
+compress = true
+cache_control = "no-cache"
+cache_rule = [
+    { types = "text/own", value = "max-age=7", expires = true },
+    { types = "text/html", value = "max-age=60", expires = true },
+    { types = "image/*", value = "max-age=600" },
+]
+[[site.route]]
+files = { root = "www", precompressed = "gzip", types = { own = "text/own" }, try = ["/x.own"] }
+[[site.route]]
+path = "/moved"
+rewrite = "/index.html"
+files = { root = "www" }
+"#;
+    let server = Server::configured(&folder, config);
+    const FIELDS: [&str; 5] = ["Cache-Control", "Content-Location", "ETag", "Expires", "Vary"];
+    for target in [
+        "/",
+        "/d/",
+        "/index.html",
+        "/x.own",
+        "/tried",
+        "/sibling.css",
+        "/image.png",
+        "/moved",
+        "/moved/x.png",
+    ] {
+        for accept in ["identity", "gzip", "br"] {
+            let go = |more: &str| {
+                server.ask(&format!("GET {target} HTTP/1.1\nHost: a\nAccept-Encoding: {accept}\n{more}"))
+            };
+            let whole = go("");
+            assert_eq!(whole.status, 200, "{target}");
+            let etag = whole.field("ETag").expect("files have one").to_owned();
+            let mut answers = vec![(304, go(&format!("If-None-Match: {etag}")))];
+            let ranges = [
+                "Range: bytes=0-0".to_owned(),
+                "Range: bytes=0-0,3-3".to_owned(),
+                format!("Range: bytes=1-1\nIf-Range: {etag}"),
+            ];
+            // Of what is compressed on the way there are no ranges.
+            if whole.field("Accept-Ranges").is_some() {
+                answers.extend(ranges.iter().map(|range| (206, go(range))));
+            }
+            for (status, answer) in answers {
+                assert_eq!(answer.status, status, "{target} {accept}");
+                for name in FIELDS {
+                    // One second may lie between them.
+                    let same = match name {
+                        "Expires" => answer.field(name).is_some() == whole.field(name).is_some(),
+                        _ => answer.field(name) == whole.field(name),
+                    };
+                    let (of_part, of_whole) = (answer.field(name), whole.field(name));
+                    assert!(
+                        same,
+                        "{status} of {target} {accept}: {name} {of_part:?} instead of {of_whole:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// One connection is nobody's in particular, and nothing is done before the header section is whole.
 #[test]
 fn requests_stand_alone_and_are_read_whole() {

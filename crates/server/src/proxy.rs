@@ -496,7 +496,7 @@ fn response(
             Content::Switch(Box::new(Tunnel { inbound, early, limits, held: Box::new(held) }))
         }
     };
-    Ok(Response { status, fields: fields.into(), content, close: None, notes: None })
+    Ok(Response { status, fields: fields.into(), content, close: None, notes: None, whole: None })
 }
 
 /// 9110-7.8-05: the protocol chosen is one that was offered.

@@ -31,6 +31,9 @@ pub struct Response {
     pub close: Option<CloseReason>,
     /// What the record is to say of it, if anything.
     pub notes: Option<Rc<Notes>>,
+    /// Fields and content length that the 200 in place of this 206 or 304 would have, for the steps that go by them
+    /// (9110-15.3.7-02, 9110-15.4.5-01).
+    pub whole: Option<(Rc<Fields>, u64)>,
 }
 
 /// Fields made for this response, or shared with others (hot files, stored responses).
@@ -176,7 +179,7 @@ impl Response {
     /// A response without content. Statuses that allow content get an empty one.
     pub fn new(status: Status) -> Response {
         let content = if status.never_has_content() { Content::Empty } else { Content::Bytes(Bytes::new()) };
-        Response { status, fields: Fields::new().into(), content, close: None, notes: None }
+        Response { status, fields: Fields::new().into(), content, close: None, notes: None, whole: None }
     }
 
     /// A response with this text and media type.

@@ -982,7 +982,12 @@ impl Steps {
                 false => eleven_semantics::target::Scheme::Http,
             };
             let now = worker.now();
-            policy.fields.apply(response.status, response.fields.to_mut(), scheme, || trip.media_type, now);
+            let whole = response.whole.clone();
+            let unstated = || {
+                let of_whole = whole.as_ref().and_then(|(fields, _)| fields.get(Known::ContentType));
+                of_whole.or(trip.media_type.map(str::as_bytes))
+            };
+            policy.fields.apply(response.status, response.fields.to_mut(), scheme, unstated, now);
         }
         if !self.plan.server_field.is_empty() && !response.fields.get().contains(Known::Server) {
             let _ = response.fields.to_mut().push(Known::Server, self.plan.server_field.as_bytes());
@@ -1037,11 +1042,11 @@ impl Steps {
 /// The media type that a path suggests by its extension.
 fn media_type_of(path: &[u8]) -> Option<&'static str> {
     let name = path.rsplit(|&b| b == b'/').next()?;
-    let extension = name.rsplit(|&b| b == b'.').next().filter(|extension| extension.len() < name.len())?;
     // A directory is shown by its index page.
     if name.is_empty() {
         return Some("text/html");
     }
+    let extension = name.rsplit(|&b| b == b'.').next().filter(|extension| extension.len() < name.len())?;
     mime_guess::from_ext(std::str::from_utf8(extension).ok()?).first_raw()
 }
 

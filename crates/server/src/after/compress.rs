@@ -291,15 +291,24 @@ impl Compress {
         if fields.contains(Known::ContentEncoding) || fields.has_member(Known::CacheControl, "no-transform") {
             return false;
         }
+        // A compressed sibling is compressed already, and its 304 does not say so.
+        let coded = |(fields, _): &(std::rc::Rc<Fields>, u64)| fields.contains(Known::ContentEncoding);
+        if response.whole.as_ref().is_some_and(coded) {
+            return false;
+        }
         let whole = fields.get(Known::ContentRange).and_then(|value| ContentRange::parse(value).ok());
         if let Some(ContentRange::Part { complete: Some(length), .. }) = whole
             && length < self.bytes_min
         {
             return false;
         }
+        let whole = response.whole.as_ref();
+        if whole.is_some_and(|(_, length)| *length < self.bytes_min.max(1)) {
+            return false;
+        }
         // Several parts have a type of their own kind: that of the path says more.
         let stated = fields.get(Known::ContentType).filter(|media| !media.starts_with(b"multipart/"));
-        match stated {
+        match stated.or_else(|| whole.and_then(|(fields, _)| fields.get(Known::ContentType))) {
             Some(media) => self.types.contains(media),
             None => type_of_path().is_none_or(|media| self.types.contains(media.as_bytes())),
         }

@@ -73,19 +73,19 @@ impl FieldRules {
         self.cache.iter().all(|rule| rule.expires_s.is_none())
     }
 
-    /// Makes the changes. `type_of_path` is the media type that the path suggests, for responses that state none
-    /// because they have no content (9110-15.4.5-01: a 304 carries the Cache-Control that a 200 would).
-    pub fn apply(
+    /// Makes the changes. `unstated` is the media type of the 200 in place of a 206 or 304 that does not say it
+    /// (9110-15.3.7-02, 9110-15.4.5-01: they carry the Cache-Control that the 200 would).
+    pub fn apply<'a>(
         &self,
         status: Status,
         fields: &mut Fields,
         scheme: Scheme,
-        type_of_path: impl FnOnce() -> Option<&'static str>,
+        unstated: impl FnOnce() -> Option<&'a [u8]>,
         now: HttpDate,
     ) {
         let error = status.code() >= 400;
         if !error {
-            self.cache(status, fields, type_of_path, now);
+            self.cache(status, fields, unstated, now);
         }
         if !error || self.on_errors {
             for name in &self.remove {
@@ -106,11 +106,11 @@ impl FieldRules {
         }
     }
 
-    fn cache(
+    fn cache<'a>(
         &self,
         status: Status,
         fields: &mut Fields,
-        type_of_path: impl FnOnce() -> Option<&'static str>,
+        unstated: impl FnOnce() -> Option<&'a [u8]>,
         now: HttpDate,
     ) {
         if (self.cache.is_empty() && self.cache_fallback.is_none())
@@ -119,10 +119,12 @@ impl FieldRules {
         {
             return;
         }
-        let stated = fields.get(Known::ContentType);
-        let suggested =
-            if stated.is_none() && status == Status::NOT_MODIFIED { type_of_path() } else { None };
-        let media = stated.or(suggested.map(str::as_bytes));
+        let is_partial = matches!(status, Status::PARTIAL_CONTENT | Status::NOT_MODIFIED);
+        // Several parts have a type of their own kind.
+        let stated = fields
+            .get(Known::ContentType)
+            .filter(|media| !(is_partial && media.starts_with(b"multipart/byteranges")));
+        let media = stated.or_else(|| if is_partial { unstated() } else { None });
         let rule = media.and_then(|media| self.cache.iter().find(|rule| rule.types.contains(media)));
         let expires = rule.and_then(|rule| rule.expires_s);
         if let Some(value) = rule.map(|rule| &*rule.value).or(self.cache_fallback.as_deref()) {
@@ -260,7 +262,13 @@ mod tests {
         };
         let apply = |status, before: &[(&str, &str)], path_type| {
             let mut fields = Fields::from_iter(before);
-            rules.apply(status, &mut fields, Scheme::Http, || path_type, HttpDate(784_108_177));
+            rules.apply(
+                status,
+                &mut fields,
+                Scheme::Http,
+                || path_type.map(str::as_bytes),
+                HttpDate(784_108_177),
+            );
             fields.remove("Content-Type");
             text(&fields)
         };

@@ -404,7 +404,9 @@ pub fn respond(
                 Body::Empty if !status.never_has_content() => Content::Bytes(Bytes::new()),
                 body => source.content(body, representation.length),
             };
-            Response { status, fields, content, close: None, notes: None }
+            let is_partial = matches!(status, Status::PARTIAL_CONTENT | Status::NOT_MODIFIED);
+            let whole = is_partial.then(|| (representation.fields.clone(), representation.length));
+            Response { status, fields, content, close: None, notes: None, whole }
         }
         Err(why) => {
             tracing::error!(%why, "the fields of a file's response are invalid");
