@@ -1,4 +1,4 @@
-//! The guide is run: each configuration in it is checked, started where commands follow, and each command must say
+//! The guide, and the page on moving here, are run: each configuration in them is checked, started where commands follow, and each command must say
 //! what the guide shows, line by line and in that order.
 
 mod support;
@@ -12,8 +12,7 @@ enum Block {
     Console(String),
 }
 
-fn blocks() -> Vec<Block> {
-    let guide = include_str!("../../../docs/guide.md");
+fn blocks(guide: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = guide.lines();
     while let Some(line) = lines.next() {
@@ -41,6 +40,12 @@ fn folder() -> Folder {
         ("files/here.txt", "x\n"),
         ("note.txt", "A note.\n"),
         ("sites/docs.toml", "[[site]]\nnames = [\"docs.example.org\"]\nroot = \"../docs\"\n"),
+        ("www/404.html", "<h1>Not here</h1>\n"),
+        ("www/prices.html", "<h1>Prices</h1>\n"),
+        ("www/app/index.html", "<h1>App</h1>\n"),
+        ("www/backup/site.sql", "secret"),
+        ("www/members/index.html", "<h1>Members</h1>\n"),
+        ("moved.txt", "/old-prices     /prices\n/jobs/developer /careers/developer\n"),
         ("404.jinja", "<h1>{{ status }} {{ phrase }}</h1>\n"),
         ("users", "ann:$apr1$saltsalt$yAAkm4libquA.ZWLHbSBq/\n"),
     ] {
@@ -129,10 +134,22 @@ fn curl(folder: &Folder, line: &str, server: &Server) -> String {
 
 #[test]
 fn every_snippet_of_the_guide_does_what_it_says() {
+    let (configs, commands) = run(include_str!("../../../docs/guide.md"));
+    assert!(configs >= 9 && commands >= 20, "{configs} configurations, {commands} commands");
+}
+
+#[test]
+fn moving_here_works_as_shown() {
+    let (configs, commands) = run(include_str!("../../../docs/migrating.md"));
+    assert!(configs >= 1 && commands >= 14, "{configs} configurations, {commands} commands");
+}
+
+/// Runs a page; how many configurations and commands there were.
+fn run(page: &str) -> (usize, usize) {
     let folder = folder();
     let mut config = String::new();
     let (mut configs, mut commands) = (0, 0);
-    for block in blocks() {
+    for block in blocks(page) {
         match block {
             Block::Config { text, broken } => {
                 folder.write("eleven.toml", &text);
@@ -169,5 +186,5 @@ fn every_snippet_of_the_guide_does_what_it_says() {
             }
         }
     }
-    assert!(configs >= 9 && commands >= 20, "{configs} configurations, {commands} commands");
+    (configs, commands)
 }

@@ -99,6 +99,19 @@ fn check_any(head: &str, response: &Response) {
         let lines = response.head.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count();
         assert!(lines <= 1, "{head}: {name} {lines} times");
     }
+    // 9110-2.2-02: what only a client says, a server does not.
+    for name in
+        ["Host", "Expect", "TE", "If-Match", "If-None-Match", "Range", "Authorization", "Max-Forwards"]
+    {
+        assert_eq!(response.field(name), None, "{head}: {name}");
+    }
+    // 9110-5.6.1.1-01: no list has an empty member.
+    for (name, value) in &response.head.fields {
+        let is_list = ["Allow", "Vary", "Connection", "Accept-Ranges", "Content-Encoding", "Upgrade"];
+        if is_list.iter().any(|list| name.eq_ignore_ascii_case(list)) {
+            assert!(value.split(',').all(|member| !member.trim().is_empty()), "{head}: {name}: {value}");
+        }
+    }
     match status {
         // 9110-15.5.2-01, 9110-11.4-01
         401 => assert!(response.field("WWW-Authenticate").is_some(), "{head}"),

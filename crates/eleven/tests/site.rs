@@ -341,7 +341,8 @@ fn every_status_in_its_situation() {
     assert_eq!(names, ["dir", "there.txt"], "refused uploads leave nothing behind");
 }
 
-/// Faults H06, H10, H11; 9112-3.2.2-06; 421 for nobody's name.
+/// Faults H06, H10, H11; 9112-3.2.2-06; 9112-3.3-R1: the target URI is of the scheme of the connection, the authority of
+/// the target or of Host, and the target; 421 for nobody's name.
 #[test]
 fn sites_by_authority() {
     let folder = folder();

@@ -121,6 +121,7 @@ fn heads() {
             Request { close: true, ..plain },
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         ),
+        // 9110-7.6.1-01: what is of this hop is named in Connection.
         (
             "9112-7.4-03",
             Request { te_trailers: true, ..plain },

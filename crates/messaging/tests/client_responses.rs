@@ -47,7 +47,7 @@ fn check_last(config: &Config, rows: &[(&str, &[Asked], &[u8], &str)]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// What ends a response, and what its end says of the connection.
+/// What ends a response, and what its end says of the connection. 9110-6.1-R1, 9110-6.4.1-R1.
 #[test]
 fn the_end_of_a_response_is_found() {
     check(&[

@@ -450,7 +450,7 @@ fn http_0_9() {
     assert_eq!((written.as_str(), became), ("hi", Persistence::Close(CloseReason::OldVersion)));
 }
 
-/// Encoders: octets around content, for every framing; 9112-7.1-01, 9110-6.5.1.
+/// Encoders: octets around content, for every framing; 9112-7.1-01, 9110-6.5.1-01.
 #[test]
 fn encoders() {
     let trailers = fields(&[("X-Sum", "1")]);

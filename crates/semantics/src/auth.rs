@@ -248,6 +248,7 @@ mod tests {
             ("Negotiate, Basic realm=x", "negotiate | basic realm=x"),
             ("Negotiate YWJj==, Basic realm=x", "negotiate <YWJj==> | basic realm=x"),
             (", Basic realm=x,,", "basic realm=x"),
+            // 9110-5.6.3-05
             ("Digest realm = \"a\" , qop=\"auth\"", "digest realm=a qop=auth"),
             ("BASIC ReAlM=x", "basic realm=x"),
             ("Basic QWxhZGRpbjpvcGVu", "basic <QWxhZGRpbjpvcGVu>"),

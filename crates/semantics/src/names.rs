@@ -342,6 +342,7 @@ pub fn collides_by_underscore(name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// 9110-5.1-R1
     #[test]
     fn every_name_is_found_in_any_case() {
         assert!(ALL.len() <= 128, "presence masks are 128 bits wide");

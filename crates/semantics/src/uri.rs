@@ -501,6 +501,7 @@ mod tests {
             (b"javascript:alert(1)", E::Scheme),
             (b"http:x", E::NoAuthority),
             (b"http:/x", E::NoAuthority),
+            // 9110-4.2.1-02, 9110-4.2.2-02
             (b"http://", E::Authority(InvalidAuthority::EmptyHost)),
             (b"https:///x", E::Authority(InvalidAuthority::EmptyHost)),
             (b"http://:80/", E::Authority(InvalidAuthority::EmptyHost)),

@@ -250,7 +250,12 @@ impl Builder<'_> {
             let address = match read_address(text.text, self.base(text.span)) {
                 Ok(address) => address,
                 Err(reason) => {
-                    self.error(text.span, format!("`{}` is no address to listen on: {reason}", text.text));
+                    let help = address_help(text.text);
+                    let diagnostic = self
+                        .error(text.span, format!("`{}` is no address to listen on: {reason}", text.text));
+                    if let Some(help) = help {
+                        diagnostic.help(help);
+                    }
                     continue;
                 }
             };
@@ -631,7 +636,18 @@ impl Builder<'_> {
         for text in table.texts(key) {
             match HostPattern::parse(text.text) {
                 Ok(pattern) => hosts.push((pattern, text.span.clone())),
-                Err(why) => self.complain(text.span, format!("`{}` is no name of a site: {why}", text.text)),
+                Err(why) => {
+                    let bare = text.text.split_once("://").map_or(text.text, |(_, rest)| rest);
+                    let bare = bare.split(['/', '?', '#']).next().unwrap_or_default();
+                    let bare =
+                        bare.strip_prefix('.').map_or(bare.to_owned(), |beneath| format!("*.{beneath}"));
+                    let is_other = bare != text.text && HostPattern::parse(&bare).is_ok();
+                    let diagnostic =
+                        self.error(text.span, format!("`{}` is no name of a site: {why}", text.text));
+                    if is_other {
+                        diagnostic.help(format!("write `\"{bare}\"`"));
+                    }
+                }
             }
         }
         hosts
@@ -1358,14 +1374,31 @@ impl Builder<'_> {
             rules.cache = table.sections("cache_rule").filter_map(|rule| self.cache_rule(rule)).collect();
         }
         if let Some(text) = table.text("cache_control") {
-            rules.cache_fallback = Some(self.field_value(text).into());
+            rules.cache_fallback = Some(self.cache_directives(text).into());
         }
         rules
     }
 
+    /// A value of Cache-Control that caches would understand (RFC 9111 §5.2).
+    fn cache_directives<'t>(&mut self, text: Text<'t>) -> &'t str {
+        let value = self.field_value(text);
+        let is_directive = |directive: &[u8]| {
+            let mut halves = directive.splitn(2, |&b| b == b'=');
+            let name = halves.next().unwrap_or_default();
+            is_token(name) && halves.next().is_none_or(|value| is_token(value) || value.starts_with(b"\""))
+        };
+        let is_told = value.is_empty() && !text.text.is_empty();
+        if !is_told && !eleven_semantics::grammar::list(value.as_bytes()).all(is_directive) {
+            self.error(text.span, format!("`{}` is no Cache-Control", text.text)).help(
+                "such as `\"max-age=3600\"`, `\"no-cache\"`, `\"public, max-age=60, immutable\"`".into(),
+            );
+        }
+        value
+    }
+
     fn cache_rule(&mut self, table: &Table) -> Option<CacheRule> {
         let types = self.types(table, "types");
-        let value = table.text("value").map_or("", |text| self.field_value(text));
+        let value = table.text("value").map_or("", |text| self.cache_directives(text));
         let expires_s = match (table.flag("expires"), max_age(value)) {
             (false, _) => None,
             (true, Some(seconds)) => Some(seconds),
@@ -1438,8 +1471,15 @@ impl Builder<'_> {
     fn error_page(&mut self, table: &Table) -> Option<Page> {
         let read = |this: &mut Self, text: Text<'_>| {
             let read = super::read_limited(&this.path(text), SIDE_FILE_BYTES_MAX);
-            read.map_err(|error| this.complain(text.span, format!("the error page cannot be read: {error}")))
-                .ok()
+            let shown = this.path(text).display().to_string();
+            let not_read = |error: std::io::Error| {
+                let diagnostic =
+                    this.error(text.span, format!("the error page `{shown}` cannot be read: {error}"));
+                if text.text.starts_with('/') {
+                    diagnostic.help("this is a path of the file system, not of the site".into());
+                }
+            };
+            read.map_err(not_read).ok()
         };
         match (table.text("file"), table.text("template")) {
             (Some(file), None) => {
@@ -1499,6 +1539,33 @@ fn default_files() -> FilesOptions {
 
 fn sibling(name: &str) -> Option<files::resolve::Coding> {
     files::resolve::Coding::ALL.into_iter().find(|coding| coding.name() == name)
+}
+
+/// What was probably meant by what is no address to listen on.
+fn address_help(text: &str) -> Option<String> {
+    let is_port = |text: &str| text.parse::<u16>().is_ok() && !text.starts_with('+');
+    let ends_in_port = |text: &str| {
+        text.rsplit_once(':')
+            .is_some_and(|(host, port)| host.parse::<std::net::Ipv6Addr>().is_ok() && is_port(port))
+    };
+    if is_port(text) {
+        return Some(format!(
+            "write `\":{text}\"` for every address, `\"127.0.0.1:{text}\"` for this machine only"
+        ));
+    }
+    if text.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Some(format!("write `\"{text}:80\"`"));
+    }
+    // `::1:80` may be both; the reason says what it takes it for.
+    if text.parse::<std::net::Ipv6Addr>().is_ok() && !ends_in_port(text) {
+        return Some(format!("write `\"[{text}]:80\"`"));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_port(port) && !host.contains([':', '/']) => {
+            Some(format!("write an IP address, or `\":{port}\"` for every one; names belong to a `[[site]]`"))
+        }
+        _ => None,
+    }
 }
 
 /// An address to listen on. Names other than `localhost` are refused: reading a configuration asks nobody.

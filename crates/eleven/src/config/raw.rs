@@ -74,7 +74,15 @@ pub fn read(
     let broken = !errors.is_empty();
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
-        report.push(Diagnostic::error(span, format!("invalid TOML: {}", first_line(error.message()))));
+        let message = first_line(error.message());
+        let escape = message.contains("escape");
+        let diagnostic = report.push(Diagnostic::error(span, format!("invalid TOML: {message}")));
+        if escape {
+            diagnostic.help(
+                "`\\` begins an escape between double quotes; between single quotes it is itself: '\\.php$'"
+                    .into(),
+            );
+        }
     }
     let mut reader = Reader { surroundings, report, quiet: broken };
     reader.table(document.get_ref(), document.span(), root)
@@ -127,7 +135,8 @@ impl Reader<'_> {
                     "add `{} = {}`: {}",
                     key.name,
                     key.kind.example(),
-                    key.doc
+                    // The rest is for the reference.
+                    key.doc.split_inclusive(". ").next().unwrap_or_default().trim_end()
                 ));
             }
             values.extend(self.default(key, &span, false).map(|value| (key.name, value)));
@@ -139,8 +148,9 @@ impl Reader<'_> {
         let written: &str = name.get_ref();
         let place =
             if section.name.is_empty() { "at the top".into() } else { format!("in `{}`", section.name) };
-        let found = nearest(written, section.keys().map(|key| key.name))
-            .or_else(|| super::keys::foreign_name(written).filter(|known| section.key(known).is_some()));
+        let found = super::keys::foreign_name(written)
+            .filter(|known| section.key(known).is_some())
+            .or_else(|| nearest(written, section.keys().map(|key| key.name)));
         let elsewhere = super::keys::sections_with(written);
         let names: Vec<_> = section.keys().map(|key| key.name).collect();
         let diagnostic = self.error(name.span(), format!("unknown key `{written}` {place}"));
@@ -334,7 +344,7 @@ impl Reader<'_> {
     fn mismatch(&mut self, kind: &Kind, found: &DeValue<'_>, span: Span, name: &str) {
         let help = match (kind, found) {
             (Kind::Sections(_), DeValue::Table(_)) => {
-                Some("write its header in double brackets: `[[…]]`".into())
+                Some(format!("write its header in double brackets: `[[{name}]]`"))
             }
             _ => kind.repair(found),
         };

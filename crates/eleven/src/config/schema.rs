@@ -165,6 +165,10 @@ impl Kind {
                 (n.as_str() == "1").to_string()
             }
             (Kind::Integer { .. }, DeValue::String(text)) if text.parse::<u64>().is_ok() => text.to_string(),
+            // The port of an address.
+            (Kind::Text(what), DeValue::Integer(n)) if what.starts_with("`\"host:port\"") => {
+                format!("\":{}\"", n.as_str())
+            }
             (Kind::Text(_) | Kind::Choice(_) | Kind::Secret, DeValue::Integer(n)) => {
                 format!("\"{}\"", n.as_str())
             }

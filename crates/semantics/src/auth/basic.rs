@@ -103,6 +103,7 @@ mod tests {
             let decoded = Auth::credentials(value.as_bytes()).ok().and_then(|auth| decode(&auth));
             assert_eq!(decoded, None, "{value}");
         }
+        // 9110-11.5-02, and 9110-5.6.3-04: no space around the sign.
         assert_eq!(challenge("a\"b\r\n"), b"Basic realm=\"a\\\"b\", charset=\"UTF-8\"");
     }
 }

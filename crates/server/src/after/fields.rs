@@ -260,7 +260,7 @@ mod tests {
             cache_fallback: Some("no-cache".into()),
             ..FieldRules::default()
         };
-        let apply = |status, before: &[(&str, &str)], path_type| {
+        let apply = |status, before: &[(&str, &str)], path_type: Option<&'static str>| {
             let mut fields = Fields::from_iter(before);
             rules.apply(
                 status,

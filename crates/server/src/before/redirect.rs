@@ -30,6 +30,8 @@ pub enum InvalidTemplate {
     Word(String),
     /// A brace that is not closed.
     Brace,
+    /// A variable as other servers write it.
+    Variable(String),
     /// A character that no URI holds; it must be percent-encoded.
     Character(char),
     /// It starts neither with `/` nor with a scheme nor with a word.
@@ -44,6 +46,22 @@ impl std::fmt::Display for InvalidTemplate {
                     f,
                     "`{{{word}}}` is none of {{path}}, {{rest}}, {{query}}, {{host}}, {{scheme}}, nor {{1}} to {{9}}"
                 )
+            }
+            InvalidTemplate::Variable(name) => {
+                let ours = match name.as_str() {
+                    "uri" | "request_uri" | "document_uri" => "{path}, and {query} behind it",
+                    "args" | "is_args" | "query_string" => "{query}",
+                    "host" | "http_host" | "server_name" => "{host}",
+                    "scheme" => "{scheme}",
+                    number if number.len() == 1 && number.as_bytes()[0].is_ascii_digit() => {
+                        return write!(
+                            f,
+                            "`${number}` is written `{{{number}}}` here (and `%24` is the dollar sign)"
+                        );
+                    }
+                    _ => "in braces: {path}, {rest}, {query}, {host}, {scheme}, {1} to {9}",
+                };
+                write!(f, "`${name}` is no variable here; write it {ours} (or `%24` for the dollar sign)")
             }
             InvalidTemplate::Brace => f.write_str("a brace is not closed"),
             InvalidTemplate::Character(c) => write!(f, "`{}` must be percent-encoded", c.escape_debug()),
@@ -87,6 +105,12 @@ impl Template {
             let literal = &rest[..rest.find('{').unwrap_or(rest.len())];
             if let Some(bad) = literal.chars().find(|&c| !c.is_ascii_graphic() || "\"<>\\^`{|}".contains(c)) {
                 return Err(InvalidTemplate::Character(bad));
+            }
+            if let Some((_, rest)) = literal.split_once('$') {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                if end > 0 {
+                    return Err(InvalidTemplate::Variable(rest[..end].into()));
+                }
             }
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(literal.into()));
@@ -228,6 +252,8 @@ mod tests {
             ("/{10}", InvalidTemplate::Word("10".into())),
             ("/{", InvalidTemplate::Brace),
             ("/}", InvalidTemplate::Character('}')),
+            ("https://new.example$request_uri", InvalidTemplate::Variable("request_uri".into())),
+            ("/new/$1", InvalidTemplate::Variable("1".into())),
             ("/a b", InvalidTemplate::Character(' ')),
             ("/a\r\nb", InvalidTemplate::Character('\r')),
             ("/é", InvalidTemplate::Character('é')),
