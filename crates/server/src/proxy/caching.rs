@@ -221,7 +221,7 @@ impl Caching {
             "HIT" => Rc::clone(&self.hit),
             cache => Rc::new(Notes { cache, cache_reason: reply.report.reason(), ..Notes::default() }),
         };
-        Response { status, fields, content, close: None, notes: Some(notes) }
+        Response { status, fields, content, close: None, notes: Some(notes), whole: None }
     }
 
     fn add_lines(&self, report: &Report, added: &mut Fields) {
