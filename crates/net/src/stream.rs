@@ -23,15 +23,15 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// Bytes read at a time where a file must pass through memory (TLS, memory streams).
-const FILE_CHUNK_BYTES: usize = 16_384;
+const FILE_CHUNK_BYTES: usize = 32_768;
 
 /// A byte stream between two programs.
 #[derive(Debug)]
@@ -241,15 +241,13 @@ impl Stream {
             Stream::Unix(s) => {
                 on_socket(s, Interest::WRITABLE, || send_file(&*s, file, &mut at, max), |_| false)
             }
+            // What was read and encrypted before `WouldBlock` is not read again.
+            Stream::Tls(tls) if tls.owes() => tls.try_pay(max),
             Stream::Tls(_) | Stream::Memory(_) => {
-                let mut chunk = [0; FILE_CHUNK_BYTES];
+                let mut chunk = [MaybeUninit::uninit(); FILE_CHUNK_BYTES];
                 let wanted = max.min(FILE_CHUNK_BYTES);
-                match file.read_at(&mut chunk[..wanted], at)? {
-                    0 => Ok(0),
-                    // The same bytes again after `WouldBlock`, unless the file changed under us; then TLS
-                    // sends what it had encrypted, which was in the file once.
-                    read => self.try_write(&chunk[..read]),
-                }
+                let (read, _) = rustix::io::pread(file, &mut chunk[..wanted], at)?;
+                if read.is_empty() { Ok(0) } else { self.try_write(read) }
             }
         }?;
         *offset = before + sent as u64;

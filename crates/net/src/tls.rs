@@ -239,23 +239,34 @@ impl TlsStream {
 
     /// As [`Stream::try_write_vectored`].
     pub(crate) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.try_flush()?;
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        if self.owed_bytes == 0 {
-            let mut writer = self.connection.writer();
-            let mut taken = 0;
-            for slice in slices.iter().filter(|slice| !slice.is_empty()) {
-                let room = PLAINTEXT_BYTES_MAX - taken;
-                let part = &slice[..slice.len().min(room)];
-                if part.is_empty() {
-                    break;
-                }
-                taken += writer.write(part)?;
-            }
-            self.owed_bytes = taken;
-            // On `WouldBlock` the debt stays and the next call pays it.
-            self.try_flush()?;
+        if self.owes() {
+            return self.try_pay(offered);
         }
+        self.try_flush()?;
+        let mut writer = self.connection.writer();
+        let mut taken = 0;
+        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+            let room = PLAINTEXT_BYTES_MAX - taken;
+            let part = &slice[..slice.len().min(room)];
+            if part.is_empty() {
+                break;
+            }
+            taken += writer.write(part)?;
+        }
+        self.owed_bytes = taken;
+        self.try_pay(offered)
+    }
+
+    /// Whether content was encrypted that is not yet counted as written.
+    pub(crate) fn owes(&self) -> bool {
+        self.owed_bytes > 0
+    }
+
+    /// Sends what was encrypted, and counts up to `offered` octets of it as written. On `WouldBlock` the debt stays, and
+    /// the next call pays it.
+    pub(crate) fn try_pay(&mut self, offered: usize) -> io::Result<usize> {
+        self.try_flush()?;
         let paid = self.owed_bytes.min(offered);
         self.owed_bytes -= paid;
         Ok(paid)
