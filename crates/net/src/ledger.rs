@@ -17,6 +17,9 @@ use tokio::time::{Duration, Instant};
 /// Milliseconds between sweeps.
 pub const SWEEP_MS: u64 = 250;
 
+/// Connections woken at a time: each then writes a last response, or closes, and nobody else is served meanwhile.
+const WAKES_MAX: usize = 32;
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -269,26 +272,45 @@ impl Ledger {
 
     /// Looks for overdue connections, once.
     pub fn sweep(&self) {
+        let mut at = 0;
+        while let Some(next) = self.sweep_from(at) {
+            at = next;
+        }
+    }
+
+    /// Sweeps from this place on until [`WAKES_MAX`] connections were woken: the place to go on from, if any is left.
+    fn sweep_from(&self, first: usize) -> Option<usize> {
         self.now.set(self.started.elapsed().as_millis() as u64);
         let now = self.now.get();
-        for place in self.places.borrow_mut().iter_mut() {
+        let mut woken = 0;
+        for (at, place) in self.places.borrow_mut().iter_mut().enumerate().skip(first) {
             if let Place::Taken(entry) = place
                 && entry.deadline <= now
                 && entry.verdict != Some(Verdict::Evicted)
             {
                 entry.verdict = Some(Verdict::Overdue);
                 wake(entry);
+                woken += 1;
+                if woken == WAKES_MAX {
+                    return Some(at + 1);
+                }
             }
         }
+        None
     }
 
-    /// Sweeps for ever.
+    /// Sweeps for ever. Where many connections are overdue at once, those who are not get their turns in between.
     pub async fn keep_sweeping(&self) {
         let mut interval = tokio::time::interval(Duration::from_millis(SWEEP_MS));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            self.sweep();
+            let mut at = 0;
+            while let Some(next) = self.sweep_from(at) {
+                // The runtime looks at its sockets before it comes back.
+                tokio::task::yield_now().await;
+                at = next;
+            }
         }
     }
 
@@ -486,5 +508,33 @@ mod tests {
         ledger.stop();
         assert_eq!(poll_fn(|cx| slot.poll_verdict(cx)).await, Verdict::Stopping);
         assert!(ledger.is_stopping());
+    }
+
+    /// Fault D01: a thousand that are overdue at once do not keep others from their turns.
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn many_that_are_overdue_are_woken_a_few_at_a_time() {
+        const OVERDUE: usize = 1000;
+        let ledger = ledger(2 * OVERDUE, 0);
+        let ended = Rc::new(Cell::new(0));
+        for _ in 0..OVERDUE {
+            let (slot, ended) = (ledger.enter(None).unwrap(), ended.clone());
+            slot.begin(Phase::Head, 1000);
+            tokio::task::spawn_local(async move {
+                assert_eq!(poll_fn(|cx| slot.poll_verdict(cx)).await, Verdict::Overdue);
+                ended.set(ended.get() + 1);
+            });
+        }
+        // They wait by now; then all are overdue before the first sweep.
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_millis(1000)).await;
+        let sweeping = ledger.clone();
+        tokio::task::spawn_local(async move { sweeping.keep_sweeping().await });
+        let (mut before, mut most) = (0, 0);
+        while before < OVERDUE {
+            tokio::task::yield_now().await;
+            most = most.max(ended.get() - before);
+            before = ended.get();
+        }
+        assert!((1..=2 * WAKES_MAX).contains(&most), "{most} between two turns of another");
     }
 }
