@@ -2,6 +2,7 @@
 //! Each gives numbers and fails on any answer that is not the expected one; none judges the numbers.
 
 use crate::process::{LOAD_CORE, Program};
+use eleven_net::tls_config::{ClientConfig, ClientSettings, Trust};
 use eleven_testkit::reader::Reader;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::net::RecvFlags;
@@ -9,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a run of `wrk` showed.
@@ -180,6 +182,45 @@ pub fn at_once(program: &Program, path: &str, count: usize, body_bytes: usize) -
     Ok(())
 }
 
+/// As [`idle_connections`], over TLS.
+///
+/// # Errors
+/// As [`idle_connections`].
+pub fn idle_tls_connections(program: &Program, path: &str, count: usize) -> Result<f64, String> {
+    let settings = ClientSettings { trust: Trust::Anybody, ..ClientSettings::default() };
+    let config = settings.build().map_err(|e| e.to_string())?;
+    let _few = hold_tls(program, path, 100, &config)?;
+    let before = program.resident_bytes();
+    let held = hold_tls(program, path, count, &config)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let after = program.resident_bytes();
+    drop(held);
+    Ok((after as f64 - before as f64) / count as f64)
+}
+
+type TlsReader = Reader<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>;
+
+fn hold_tls(
+    program: &Program,
+    path: &str,
+    count: usize,
+    config: &Arc<ClientConfig>,
+) -> Result<Vec<TlsReader>, String> {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let name = "localhost".try_into().expect("a name");
+        let tls = rustls::ClientConnection::new(config.clone(), name).map_err(|e| e.to_string())?;
+        let mut reader = Reader::new(rustls::StreamOwned::new(tls, connect(program)?));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        reader.get_mut().write_all(request.as_bytes()).map_err(|e| format!("write: {e}"))?;
+        if reader.response("GET")?.status != 200 {
+            return Err(format!("{}: not a 200", program.name));
+        }
+        held.push(reader);
+    }
+    Ok(held)
+}
+
 /// Resident octets that the program grows by for each of `count` clients that ask for `path` and read nothing of the
 /// answer.
 ///
@@ -307,6 +348,8 @@ fn drip(
     ready: &std::sync::Barrier,
     stop: &std::sync::atomic::AtomicBool,
 ) -> Result<(), String> {
+    // This thread gives way to the honest client's, which has the same core: what is measured is the program.
+    let _ = rustix::process::setpriority_process(None, 19);
     let head: Vec<u8> = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "a".repeat(4000)).into_bytes();
     let text_of = |e: rustix::io::Errno| e.to_string();
     let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(text_of)?;

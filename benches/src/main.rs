@@ -12,6 +12,7 @@ mod peers;
 mod process;
 mod relay;
 mod restart;
+mod secured;
 mod smallest;
 mod soak;
 
@@ -27,8 +28,9 @@ cargo run --release -p eleven-benches -- [--rounds N] [--seconds N] [--only NAME
   --rounds N     rounds of each comparison; medians are printed (default 5)
   --seconds N    length of one run of wrk (default 3)
   --only NAMES   comma-separated: keep, browser, pipelined, close, configured, large, idle, slow, gateway,
-                 gateway-browser, gateway-large, gateway-slow, tunnel; and not part of everything: cache (against
-                 nginx, Varnish and Squid), restart (of a cache on disk), and for clients download, many, delayed, limited, line
+                 gateway-browser, gateway-large, gateway-slow, tunnel; and not part of everything: tls, tls-idle
+                 (both against nginx with OpenSSL), cache (against nginx, Varnish and Squid), restart (of a cache on
+                 disk), and for clients download, many, delayed, limited, line
   --eleven PATH  the program to measure, instead of building it
 
 Needs taskset and wrk; for clients bash and nginx, and curl, wget2, aria2c where they are installed. nginx (and haproxy, for gateway) are left out when they are not installed.";
@@ -134,6 +136,7 @@ fn compare(options: &Options) -> Result<(), String> {
     let wanted = |name: &str| options.only.as_ref().is_none_or(|only| only.iter().any(|o| o == name));
     let asking =
         Asking { path: "/small.txt", connections: 32, fields: &[], script: None, seconds: options.seconds };
+    let asked = |name: &&str| options.only.as_ref().is_some_and(|only| only.iter().any(|o| o == name));
     if wanted("keep") {
         let programs = servers(&eleven, &site, "keep", SMALL_BYTES)?;
         rates("Keep-alive, 13-byte file", &programs, &asking, SMALL_BYTES, options)?;
@@ -167,6 +170,12 @@ fn compare(options: &Options) -> Result<(), String> {
     if wanted("slow") {
         slow(&eleven, &site)?;
     }
+    if asked(&"tls") {
+        secured::compare(&eleven, &site, options)?;
+    }
+    if asked(&"tls-idle") {
+        secured::idle(&eleven, &site)?;
+    }
     for name in gateways::NAMES.into_iter().filter(|name| wanted(name)) {
         gateways::compare(name, &eleven, &site, &asking, options)?;
     }
@@ -176,7 +185,6 @@ fn compare(options: &Options) -> Result<(), String> {
     if options.only.as_ref().is_some_and(|only| only.iter().any(|name| name == "restart")) {
         restart::measure(&eleven, &site, options)?;
     }
-    let asked = |name: &&str| options.only.as_ref().is_some_and(|only| only.iter().any(|o| o == name));
     for (number, name) in clients::NAMES.into_iter().filter(asked).enumerate() {
         if number == 0 {
             clients::print_versions();
@@ -347,10 +355,10 @@ fn idle(eleven: &std::path::Path, site: &Site) -> Result<(), String> {
 }
 
 fn slow(eleven: &std::path::Path, site: &Site) -> Result<(), String> {
-    println!("\n### Honest requests while 8,000 connections send one octet of a head a second\n");
+    println!("\n### Honest requests while 15,000 connections send one octet of a head a second\n");
     println!("| program | p99 unloaded, ms | p99 under attack, ms | × |\n|---|---|---|---|");
     for program in servers(eleven, site, "keep", SMALL_BYTES)?.iter().skip(1) {
-        let (calm, loaded) = on_load_core(|| load::slow_heads(program, "/small.txt", 8_000, 5_000))?;
+        let (calm, loaded) = on_load_core(|| load::slow_heads(program, "/small.txt", 15_000, 10_000))?;
         println!("| {} | {calm:.3} | {loaded:.3} | {:.2} |", program.name, loaded / calm);
     }
     Ok(())

@@ -124,6 +124,33 @@ pub fn eleven(binary: &Path, site: &Site) -> Result<Program, String> {
     Program::start("eleven", port, binary, &args)
 }
 
+/// `eleven serve` over TLS.
+///
+/// # Errors
+/// As [`Program::start`].
+pub fn eleven_secured(binary: &Path, site: &Site, certificate: &Path, key: &Path) -> Result<Program, String> {
+    let port = free_port();
+    let (listen, root) = (format!("127.0.0.1:{port}"), site.root());
+    let mut args =
+        texts(&["serve", &root.to_string_lossy(), "--quiet", "--workers", "1", "--listen", &listen]);
+    args.extend(texts(&["--tls-cert", &certificate.to_string_lossy(), "--tls-key", &key.to_string_lossy()]));
+    Program::start("eleven", port, binary, &args)
+}
+
+/// nginx over TLS, with the versions that eleven has, and everything else as it comes.
+///
+/// # Errors
+/// As [`nginx`].
+pub fn nginx_secured(site: &Site, certificate: &Path, key: &Path) -> Result<Program, String> {
+    let location = format!("root {};", site.root().display());
+    let tls = format!(
+        "ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.2 TLSv1.3;",
+        certificate.display(),
+        key.display()
+    );
+    start_nginx_listening(SERVER_CORE, site, "nginx", "ssl", &tls, &location, "")
+}
+
 /// eleven with fifty sites of twenty routes each, an access log and compression.
 ///
 /// # Errors
@@ -239,6 +266,18 @@ fn start_nginx_on(
     location: &str,
     upstream: &str,
 ) -> Result<Program, String> {
+    start_nginx_listening(core, site, name, "", http, location, upstream)
+}
+
+fn start_nginx_listening(
+    core: &str,
+    site: &Site,
+    name: &str,
+    how: &str,
+    http: &str,
+    location: &str,
+    upstream: &str,
+) -> Result<Program, String> {
     let port = free_port();
     let folder = site.beside(&format!("nginx-{port}"));
     std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
@@ -249,7 +288,7 @@ fn start_nginx_on(
          keepalive_requests 1000000000; types {{ text/plain txt; text/html html; }}\n\
          client_header_timeout 60s; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;\n\
          fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n {http}\n {upstream}\n\
-         server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ {location} }} }}\n}}\n",
+         server {{ listen 127.0.0.1:{port} backlog=4096 {how}; location / {{ {location} }} }}\n}}\n",
         folder = folder.display()
     );
     let path = folder.join("nginx.conf");
