@@ -34,8 +34,16 @@ async fn fill(cache: &Arc<Cache>, target: &str) {
         has_content: false,
     };
     let reply = cache.respond(&request, &Origin).await.expect("the origin server answers");
-    let eleven_cache::Body::Flowing(mut source, _) = reply.body else { panic!("content flows") };
-    while let eleven_net::pipe::Next::Data(_) = std::future::poll_fn(|cx| source.poll_next(cx)).await {}
+    // It is stored as it is read.
+    match reply.body {
+        eleven_cache::Body::Reader(mut reader) => assert_eq!(reader.read_all().await.unwrap(), b"octets"),
+        eleven_cache::Body::Flowing(mut source, _) => {
+            while let eleven_net::pipe::Next::Data(_) = std::future::poll_fn(|cx| source.poll_next(cx)).await
+            {
+            }
+        }
+        _ => panic!("it has content"),
+    }
 }
 
 async fn ask(cache: &Arc<Cache>, method: Method, target: &str) -> (u16, Value) {
