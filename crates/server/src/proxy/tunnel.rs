@@ -17,6 +17,10 @@ use tokio::time::Sleep;
 /// once is kept, so that a tunnel at rest holds no memory.
 const SCRATCH_BYTES: usize = 32 * 1024;
 
+/// Messages up to this size are written when all tunnels that have something to read have read it. Those that leave
+/// together find their receivers still awake, and waking them is what costs most of a send.
+const GATHERED_BYTES_MAX: usize = 4 * 1024;
+
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -66,8 +70,10 @@ struct Way {
     left: Vec<u8>,
     at: usize,
     ended: bool,
-    /// The end was passed on.
+    /// The end was passed on, or nothing more goes this way.
     closed: bool,
+    /// Why not: whom it goes to takes nothing more.
+    refused: Option<io::Error>,
     moved: u64,
 }
 
@@ -76,20 +82,24 @@ impl Way {
         Way { left, ..Way::default() }
     }
 
-    /// Moves what can be moved. Whether anything was; an error ends the tunnel.
+    /// Moves what can be moved. Whether anything was; an error of reading ends the tunnel. What was read and waits for the others is
+    /// written by the next call, for which the task is woken. `is_cut`: an end now is no end, but a breach that the other
+    /// direction has found.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Stream,
         to: &mut Stream,
         scratch: &mut [u8],
+        is_cut: bool,
     ) -> io::Result<bool> {
         let mut progress = false;
         while !self.closed {
             if self.at < self.left.len() {
-                match poll_write(cx, to, &self.left[self.at..])? {
-                    0 => return Ok(progress),
-                    count => {
+                match poll_write(cx, to, &self.left[self.at..]) {
+                    Err(error) => return Ok(self.refuse(error)),
+                    Ok(0) => return Ok(progress),
+                    Ok(count) => {
                         self.at += count;
                         self.moved += count as u64;
                         progress = true;
@@ -98,17 +108,27 @@ impl Way {
                 continue;
             }
             if !self.left.is_empty() {
-                (self.left, self.at) = (Vec::new(), 0);
+                self.left.clear();
+                self.at = 0;
             }
-            if self.ended {
-                if to.poll_shutdown_write(cx)?.is_pending() {
-                    return Ok(progress);
-                }
+            if self.ended && is_cut {
                 self.closed = true;
                 return Ok(true);
             }
+            if self.ended {
+                match to.poll_shutdown_write(cx) {
+                    Poll::Pending => return Ok(progress),
+                    Poll::Ready(Err(error)) => return Ok(self.refuse(error)),
+                    Poll::Ready(Ok(())) => self.closed = true,
+                }
+                return Ok(true);
+            }
             let count = match from.poll_read(cx, scratch) {
-                Poll::Pending => return Ok(progress),
+                Poll::Pending => {
+                    // A tunnel at rest holds no memory.
+                    self.left = Vec::new();
+                    return Ok(progress);
+                }
                 Poll::Ready(result) => result?,
             };
             progress = true;
@@ -116,13 +136,33 @@ impl Way {
                 self.ended = true;
                 continue;
             }
-            let written = poll_write(cx, to, &scratch[..count])?;
+            if count <= GATHERED_BYTES_MAX {
+                self.left.extend_from_slice(&scratch[..count]);
+                cx.waker().wake_by_ref();
+                return Ok(progress);
+            }
+            let written = match poll_write(cx, to, &scratch[..count]) {
+                Err(error) => return Ok(self.refuse(error)),
+                Ok(written) => written,
+            };
             self.moved += written as u64;
             if written < count {
                 self.left.extend_from_slice(&scratch[written..count]);
             }
         }
         Ok(progress)
+    }
+
+    fn was_reset(&self) -> bool {
+        self.refused.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    /// Nothing more goes this way. What the other end had sent before it closed still goes back (9110-9.3.6-04).
+    fn refuse(&mut self, error: io::Error) -> bool {
+        (self.left, self.at) = (Vec::new(), 0);
+        self.closed = true;
+        self.refused = Some(error);
+        true
     }
 }
 
@@ -154,13 +194,14 @@ pub async fn relay(
             if scratch.is_empty() {
                 scratch.resize(SCRATCH_BYTES, 0);
             }
-            let mut moved = forth.poll(cx, &mut client, &mut server, scratch)?;
-            moved |= back.poll(cx, &mut server, &mut client, scratch)?;
+            let mut moved = forth.poll(cx, &mut client, &mut server, scratch, back.was_reset())?;
+            moved |= back.poll(cx, &mut server, &mut client, scratch, forth.was_reset())?;
             if forth.closed && back.closed {
-                return Poll::Ready(Ok(()));
+                let refused = forth.refused.take().or(back.refused.take());
+                return Poll::Ready(refused.map_or(Ok(()), Err));
             }
             if moved {
-                let half = forth.ended || back.ended;
+                let half = forth.ended || back.ended || forth.closed || back.closed;
                 idle.moved(if half { limits.half_closed_timeout_ms } else { limits.idle_timeout_ms });
             }
             idle.poll(cx).map(Ok)
@@ -291,6 +332,34 @@ mod tests {
         drop(server);
         assert_eq!(client.read(&mut buffer).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(task.await.unwrap(), (0, 4));
+    }
+
+    /// 9110-9.3.6-04: what a server sent before it went arrives, though it takes nothing more, and that is found out
+    /// first; then the client sees that it was broken off.
+    #[tokio::test(flavor = "local")]
+    async fn last_words_arrive() {
+        for from_client in [&b""[..], b"more"] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (inner, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+            let (inner, mut server) = (Stream::Tcp(inner.unwrap()), Stream::Tcp(accepted.unwrap().0));
+            server.write_all(b"last words").await.unwrap();
+            server.set_linger_reset().unwrap();
+            drop(server);
+            let (client, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+            let (mut client, outer) = (Stream::Tcp(client.unwrap()), Stream::Tcp(accepted.unwrap().0));
+            client.write_all(b"and more").await.unwrap();
+            relay(outer, inner, from_client.to_vec(), vec![], TunnelLimits::default()).await;
+            let (mut got, mut buffer) = (Vec::new(), [0; 99]);
+            let end = loop {
+                match client.read(&mut buffer).await {
+                    Ok(0) => break None,
+                    Ok(count) => got.extend_from_slice(&buffer[..count]),
+                    Err(error) => break Some(error.kind()),
+                }
+            };
+            assert_eq!((&got[..], end), (&b"last words"[..], Some(io::ErrorKind::ConnectionReset)));
+        }
     }
 
     /// Fault F46.
