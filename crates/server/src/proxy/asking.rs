@@ -413,7 +413,8 @@ impl Gateway {
         asking.fresh = stale;
         if !stale && self.group.servers().len() > 1 {
             asking.tried.push(index);
-        } else if failure.phase == Phase::Connect {
+        } else if failure.phase <= Phase::Tls {
+            // The only server would do no better at once, and whoever waited for a connection has waited enough.
             return Judged::Answer(Err(self.failed(&failure).into()));
         }
         asking.last = Some(failure);

@@ -16,6 +16,7 @@ mod balance;
 mod buffering;
 mod cached;
 mod cuts;
+mod faults;
 mod kills;
 mod logs;
 mod rules;
@@ -1199,7 +1200,7 @@ client
     stage.with("target", front.address).run();
 }
 
-/// RFC 9931 §3; faults X11, X15, X18, S75: what a parent refuses is refused, and the connection ends; what
+/// 9110-9.3.6-05; RFC 9931 §3; faults X11, X15, X18, S75: what a parent refuses is refused, and the connection ends; what
 /// is special by its address never gets there; two proxies that lead to each other are noticed.
 #[test]
 fn what_does_not_go_through_a_parent() {

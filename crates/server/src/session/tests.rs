@@ -394,6 +394,7 @@ fn content_that_drips_gets_408() {
     let response = status_of(&got);
     assert_eq!(response.status, 408);
     assert!(response.says_close());
+    assert_eq!(got.windows(9).filter(|octets| octets == b"HTTP/1.1 ").count(), 1);
     assert!(took < Duration::from_secs(120), "{took:?}");
 }
 

@@ -155,3 +155,31 @@ fn the_log_tells_where_a_forward_proxy_went() {
         assert!(line["upstream_connect_us"].is_u64() && line["upstream_total_us"].is_u64(), "{line}");
     }
 }
+
+/// Whoever waited for a connection to the only server is not made to wait again and again; a try of it is one.
+#[test]
+fn a_queue_is_stood_in_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut with = plan(&[listener.local_addr().unwrap().port()]);
+    with.pool.connections_per_origin_max = 1;
+    with.timeouts.queue_timeout_ms = 1;
+    (with.dial.resolve_timeout_ms, with.dial.connect_timeout_ms, with.dial.tls_timeout_ms) = (1, 2_000, 1);
+    let logged = Logged::gateway("queue", Format::Json, with);
+    let ask = || {
+        let mut client = logged.front.connect();
+        write!(client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        client
+    };
+    let first = ask();
+    let mut server = Reader::new(listener.accept().unwrap().0);
+    server.request().unwrap();
+    let answer = Reader::new(ask()).response("GET").unwrap();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.field("proxy-status"), Some("me; error=connection_limit_reached"));
+    server.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    assert_eq!(Reader::new(first).response("GET").unwrap().status, 200);
+    let lines = objects(&logged.lines());
+    let refused = lines.iter().find(|line| line["status"] == 503).unwrap();
+    assert_eq!(refused["upstream_tries"], 1, "{refused}");
+    assert_eq!(refused["refused"], "connection_limit_reached", "{refused}");
+}

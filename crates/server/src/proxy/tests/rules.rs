@@ -198,7 +198,7 @@ client
     );
 }
 
-/// RFC 9209 §2.3: what is wrong with a response has the most specific name there is (§2.1.1), and the status recommended.
+/// Fault R35; RFC 9209 §2.3: what is wrong with a response has the most specific name there is (§2.1.1), and the status recommended.
 #[test]
 fn faults_of_servers_have_their_names() {
     let long = format!("X: {}\r\n", "a".repeat(300_000));
