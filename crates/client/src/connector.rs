@@ -70,6 +70,21 @@ pub struct Connector {
     config: Arc<Config>,
     tunnel_timeout_ms: u64,
     proxy_secrets: ProxySecrets,
+    detours: Vec<Detour>,
+}
+
+/// Connections for one host and port that are to lead to another. Only the connection: names in requests and
+/// certificates stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detour {
+    /// The host; any if empty.
+    pub from_host: String,
+    /// The port; any if 0.
+    pub from_port: u16,
+    /// The host to connect to; the same if empty.
+    pub to_host: String,
+    /// The port to connect to; the same if 0.
+    pub to_port: u16,
 }
 
 /// What proxies have asked for, so that the next request can answer at once.
@@ -117,6 +132,29 @@ impl Connector {
             config,
             tunnel_timeout_ms: 30_000,
             proxy_secrets,
+            detours: Vec::new(),
+        }
+    }
+
+    /// Leads connections elsewhere; the first that fits counts.
+    #[must_use]
+    pub fn with_detours(mut self, detours: Vec<Detour>) -> Connector {
+        self.detours = detours;
+        self
+    }
+
+    /// Where a connection for this host and port leads.
+    fn aim<'a>(&'a self, host: &'a str, port: u16) -> (&'a str, u16) {
+        let fits = |detour: &&Detour| {
+            (detour.from_host.is_empty() || detour.from_host.eq_ignore_ascii_case(host))
+                && (detour.from_port == 0 || detour.from_port == port)
+        };
+        match self.detours.iter().find(fits) {
+            None => (host, port),
+            Some(detour) => (
+                if detour.to_host.is_empty() { host } else { &detour.to_host },
+                if detour.to_port == 0 { port } else { detour.to_port },
+            ),
         }
     }
 
@@ -188,8 +226,9 @@ impl Connector {
     async fn tcp(&self, uri: &Uri, times: &mut OpenTimes) -> Result<(Stream, Option<SocketAddr>), Failure> {
         // Asked beforehand for the time it takes; the dialer finds the answer in the cache.
         let begun = clock::now();
+        let (host, port) = self.aim(uri.host(), uri.port());
         let limit = Duration::from_millis(self.dialer.options().resolve_timeout_ms);
-        let lookup = self.dialer.resolver().resolve(uri.host(), uri.port());
+        let lookup = self.dialer.resolver().resolve(host, port);
         let known = tokio::time::timeout(limit, lookup).await;
         times.resolve = clock::now() - begun;
         if known.is_err() {
@@ -201,7 +240,7 @@ impl Connector {
             .at(uri.host_and_port(), None));
         }
         let begun = clock::now();
-        let (stream, address) = self.dialer.tcp(uri.host(), uri.port()).await.map_err(Failure::dial)?;
+        let (stream, address) = self.dialer.tcp(host, port).await.map_err(Failure::dial)?;
         times.connect = clock::now() - begun;
         Ok((stream, Some(address)))
     }

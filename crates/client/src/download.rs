@@ -55,6 +55,14 @@ pub struct Options {
     pub overwrite: Overwrite,
     /// Go on with what an earlier run left.
     pub resume: bool,
+    /// A name that is taken is replaced if the server's file was modified later (RFC 9110 §13.1.3), and else kept.
+    pub newer: bool,
+    /// The file gets the time at which the server's was modified.
+    pub remote_time: bool,
+    /// A name that is taken is kept, whatever has it.
+    pub keep_existing: bool,
+    /// Whatever went wrong with the server is tried again, also what is no weather.
+    pub retry_all: bool,
     /// Connections.
     pub segments: Segments,
     /// Smallest piece worth a connection, in octets.
@@ -86,6 +94,10 @@ impl Default for Options {
         Options {
             overwrite: Overwrite::Refuse,
             resume: false,
+            newer: false,
+            remote_time: false,
+            keep_existing: false,
+            retry_all: false,
             segments: Segments::Fixed(1),
             split_bytes_min: SPLIT_BYTES_MIN,
             retries_max: 5,
@@ -143,6 +155,8 @@ pub struct Done {
     pub fields: Fields,
     /// How long the first response took.
     pub times: Times,
+    /// The address that gave it.
+    pub address: Option<std::net::SocketAddr>,
 }
 
 /// Runs a download. `cancel` ends it early; what was received is kept for a later run.

@@ -197,6 +197,11 @@ impl Failure {
         }
     }
 
+    /// Whether nobody listens there. From a server that has not answered yet that is more likely a wrong address than weather.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.cause, Cause::Io(std::io::ErrorKind::ConnectionRefused, _))
+    }
+
     /// What a user may try, if there is anything to say.
     pub fn advice(&self) -> Option<&'static str> {
         use std::io::ErrorKind as K;

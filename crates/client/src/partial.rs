@@ -192,25 +192,25 @@ impl Partial {
     }
 
     /// A file for content that may be complete in a moment: it has no name until then, so that nothing is left of it
-    /// after a crash, and nothing stands in the way of another run. Where there is no such thing, or something of
-    /// an earlier run is left to be cleared away, the same as [`Partial::take`].
+    /// after a crash, and nothing stands in the way of another run. Whether the name is free shows when it is given.
+    /// Where there is no such thing, or something of an earlier run is left to be cleared away, the same as
+    /// [`Partial::take`].
     ///
     /// # Errors
     /// As [`Partial::take`].
     pub fn small(directory: &Directory, name: &str, overwrite: Overwrite) -> Result<Partial, Failure> {
-        let name = directory.choose(name, overwrite)?;
-        let nameless = if directory.has_partial(&name) {
+        let nameless = if directory.has_partial(name) {
             None
         } else {
-            let path = directory.path_of(&name);
-            directory.root.create_nameless(0o666).map_err(|error| open_failure(&path, error))?
+            let opened = directory.root.create_nameless(0o666);
+            opened.map_err(|error| open_failure(&directory.path_of(name), error))?
         };
         let Some(file) = nameless else {
-            return Partial::take(directory, &name, overwrite, false).map(|(partial, _)| partial);
+            return Partial::take(directory, name, overwrite, false).map(|(partial, _)| partial);
         };
         Ok(Partial {
             directory: directory.clone(),
-            name,
+            name: name.to_owned(),
             file: Arc::new(file),
             subject: None,
             journal: None,
@@ -364,6 +364,15 @@ impl Partial {
     /// The open file.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// Its length now.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn length(&self) -> Result<u64, Failure> {
+        let meta = self.file.metadata().map_err(|error| file_failure(&self.path(PART_SUFFIX), &error))?;
+        Ok(meta.len())
     }
 
     /// Where the file will be.
@@ -522,6 +531,21 @@ impl Partial {
     /// Keeps the part for inspection, but never to be resumed: its content is wrong (fault K40).
     pub fn distrust(&mut self) {
         self.remove_journal();
+    }
+
+    /// Sets when it was modified, in seconds since 1970.
+    ///
+    /// # Errors
+    /// If the file system does not take it.
+    pub fn set_modified(&self, seconds: i64) -> Result<(), Failure> {
+        let since = std::time::Duration::from_secs(seconds.unsigned_abs());
+        let time = if seconds >= 0 {
+            std::time::UNIX_EPOCH.checked_add(since)
+        } else {
+            std::time::UNIX_EPOCH.checked_sub(since)
+        };
+        let Some(time) = time else { return Ok(()) };
+        self.file.set_modified(time).map_err(|error| file_failure(&self.path(PART_SUFFIX), &error))
     }
 
     /// Gives the complete file its final name.

@@ -188,7 +188,8 @@ impl Pool {
         if let Some(connection) = self.take_idle(&origin) {
             return Ok(self.reused(connection, origin, permit));
         }
-        let connection = connect().await?;
+        // In a box: opening is large and rare, and whoever waits here is moved about for every request.
+        let connection = Box::pin(connect()).await?;
         self.0.counts.borrow_mut().opened += 1;
         Ok(Pooled { connection: Some(connection.into()), origin, pool: self.clone(), reused: false, permit })
     }
@@ -210,7 +211,7 @@ impl Pool {
         // What failed one idle connection has likely ended its neighbours.
         origin.idle.borrow_mut().retain_mut(|idle| idle.connection.is_alive());
         let permit = Arc::clone(&origin.permits).acquire_owned().await.ok();
-        let connection = connect().await?;
+        let connection = Box::pin(connect()).await?;
         self.0.counts.borrow_mut().opened += 1;
         Ok(Pooled { connection: Some(connection.into()), origin, pool: self.clone(), reused: false, permit })
     }

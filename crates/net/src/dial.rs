@@ -34,8 +34,19 @@ pub struct Options {
     pub attempts_max: usize,
     /// The local address to connect from.
     pub from: Option<IpAddr>,
+    /// Addresses of this family only.
+    pub family: Option<Family>,
     /// Where connections may lead.
     pub destinations: Destinations,
+}
+
+/// A version of the Internet Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Version 4.
+    V4,
+    /// Version 6.
+    V6,
 }
 
 impl Default for Options {
@@ -47,6 +58,7 @@ impl Default for Options {
             attempt_delay_ms: 250,
             attempts_max: 8,
             from: None,
+            family: None,
             destinations: Destinations::Any,
         }
     }
@@ -196,7 +208,11 @@ impl Dialer {
 
         let mut denied = None;
         let mut allowed: Vec<SocketAddr> = Vec::new();
-        for ip in interleaved(&addresses) {
+        let family = self.options.family;
+        for ip in interleaved(&addresses)
+            .into_iter()
+            .filter(|ip| family.is_none_or(|f| (f == Family::V4) == ip.is_ipv4()))
+        {
             match self.options.destinations.refuses(ip) {
                 Some(special) => denied = Some((ip, special)),
                 None => allowed.push(SocketAddr::new(ip, port)),
@@ -205,6 +221,12 @@ impl Dialer {
         allowed.truncate(self.options.attempts_max.max(1));
         if let (true, Some((ip, special))) = (allowed.is_empty(), denied) {
             return Err(fail(Phase::Connect, Some(SocketAddr::new(ip, port)), Cause::Denied(special)));
+        }
+
+        if allowed.is_empty() {
+            let error =
+                io::Error::new(io::ErrorKind::Unsupported, "it has no address of the version asked for");
+            return Err(fail(Phase::Connect, None, error.into()));
         }
 
         let mut race = Race::new(&allowed, &self.options);

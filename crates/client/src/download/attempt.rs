@@ -15,6 +15,7 @@ use crate::replies::{self, Asked, Reply};
 use crate::segments::{Claim, Plan, RangeSet};
 use crate::verify::{Promises, Running};
 use eleven_semantics::content_disposition::download_name;
+use eleven_semantics::date::HttpDate;
 use eleven_semantics::uri::Uri;
 use eleven_semantics::{Fields, Known, Status};
 use std::future::{Future, poll_fn};
@@ -31,6 +32,7 @@ struct First {
     status: Status,
     fields: Fields,
     times: Times,
+    address: Option<std::net::SocketAddr>,
 }
 
 pub(super) struct Download {
@@ -85,6 +87,9 @@ impl Download {
     /// Attempts until it is here, or failed for good.
     pub(super) async fn persist(&mut self) -> Result<(), Failure> {
         self.prepare()?;
+        if self.kept {
+            return Ok(());
+        }
         let mut fruitless = 0;
         // Octets that came a second time are no progress: a server that always breaks at the same place is not
         // asked for ever.
@@ -126,7 +131,12 @@ impl Download {
             // All places were asked: worth a pause if any of them may do better then.
             fruitless += u32::from(!progress);
             self.shared.next_place();
-            let hopeful = refusals.iter().find(|failure| failure.is_transient());
+            let all = self.shared.options.retry_all;
+            let unknown = self.first.is_none();
+            let hopeful = refusals.iter().find(|failure| {
+                failure.is_transient() && !(unknown && failure.is_refused())
+                    || all && failure.phase != Phase::Prepare
+            });
             let pause = hopeful
                 .filter(|_| fruitless <= self.shared.options.retries_max)
                 .and_then(|_| pause(&self.shared.options, fruitless, retry_after));
@@ -156,11 +166,13 @@ impl Download {
         };
         let known = !matches!(self.naming, Naming::Remote { disposition: true });
         let resume = self.shared.options.resume && !self.shared.options.decode;
-        if resume
-            && !self.directory.has_partial(&name)
+        let options = &self.shared.options;
+        if (resume || options.newer || options.keep_existing)
+            && (options.keep_existing || !self.directory.has_partial(&name))
             && let Some(present) = self.directory.present(&name)
         {
             self.present = Some((name, present));
+            self.kept = options.keep_existing;
             return Ok(());
         }
         let early = matches!(self.naming, Naming::Fixed(_));
@@ -209,7 +221,9 @@ impl Download {
         present: Present,
     ) -> Result<Attempt, (Failure, Option<Duration>)> {
         let here = |failure: Failure| (failure, None);
-        let found = if self.promises.is_empty() {
+        let found = if self.shared.options.newer {
+            return self.ask_for_newer(name, present).await;
+        } else if self.promises.is_empty() {
             let uri = self.shared.place().clone();
             let ask = (self.shared.ask)(&uri);
             let asked = present::by_asking(&self.shared.agent, ask, &self.directory, &name, present).await;
@@ -226,6 +240,42 @@ impl Download {
         let attempt = self.compared(&name, present, found).map_err(here)?;
         self.present = Some((name, present)).filter(|_| self.kept);
         Ok(attempt)
+    }
+
+    /// Asks for what was modified later than what is here; if nothing was, that is kept (9110-13.1.3-04).
+    async fn ask_for_newer(
+        &mut self,
+        name: String,
+        present: Present,
+    ) -> Result<Attempt, (Failure, Option<Duration>)> {
+        let here = |failure: Failure| (failure, None);
+        let uri = self.shared.place().clone();
+        let mut ask = (self.shared.ask)(&uri);
+        let date = HttpDate(present.modified_seconds).imf();
+        let set = ask.fields.set(Known::IfModifiedSince, date);
+        set.map_err(|error| here(Failure::new(Phase::Prepare, Cause::Unusable(error.to_string()))))?;
+        let response = self.shared.agent.send(ask).await.map_err(here)?;
+        self.remember(&response);
+        // Another length is another file, whatever its time says.
+        let other = response.head().framing.content_length().is_some_and(|length| length != present.bytes);
+        let whole = response.head().status == Status::OK;
+        if response.head().status == Status::NOT_MODIFIED
+            || (whole && !other && !present::is_newer(&response.head().fields, present))
+        {
+            response.drain().await;
+            self.kept = true;
+            self.present = Some((name, present));
+            return Ok(Attempt::Complete);
+        }
+        self.present = None;
+        if matches!(self.naming, Naming::Fixed(_)) {
+            self.open(&name).map_err(here)?;
+        }
+        match replies::judge(Asked::Whole, &uri.without_fragment(), response.head()) {
+            Reply::Whole(subject) => self.begin(response, subject).await,
+            Reply::Status(code) => Err(self.refused(response, code).await),
+            _ => Err((unusable(&response, "no usable answer to a conditional request"), None)),
+        }
     }
 
     /// Keeps what is here, or makes room beside it or in its place, as the user wished.
@@ -263,7 +313,7 @@ impl Download {
     /// One request and what follows from it. A failure comes with the server's Retry-After.
     async fn attempt(&mut self) -> Result<Attempt, (Failure, Option<Duration>)> {
         if let Some((name, present)) = self.present.clone() {
-            return self.compare(name, present).await;
+            return Box::pin(self.compare(name, present)).await;
         }
         let claim = self.resume_claim();
         if claim.is_none()
@@ -370,7 +420,7 @@ impl Download {
             }
             Reply::Status(code) => {
                 self.shared.release(claim);
-                Err(self.refused(response, code).await)
+                Err(Box::pin(self.refused(response, code)).await)
             }
         }
     }
@@ -393,6 +443,7 @@ impl Download {
                 status: response.head().status,
                 fields: response.head().fields.clone(),
                 times: response.times,
+                address: response.address(),
             });
         }
     }
@@ -471,6 +522,12 @@ impl Download {
             let name = download_name(field, self.shared.uris[0].path());
             let resume = self.shared.options.resume && !self.shared.options.decode;
             let present = self.directory.present(&name);
+            if present.is_some() && self.shared.options.keep_existing {
+                self.kept = true;
+                self.present = present.map(|present| (name, present));
+                response.drain().await;
+                return Ok(Attempt::Complete);
+            }
             if let Some(present) = present.filter(|_| resume && !self.directory.has_partial(&name)) {
                 let (fields, length) = (&response.head().fields, response.head().framing.content_length());
                 let found = present::whole(fields, length, &self.directory, &name, present).await;
@@ -529,7 +586,7 @@ impl Download {
             return Ok(Attempt::Complete);
         }
         match decoder {
-            Some(decoder) => self.decode(response, decoder).await.map_err(here),
+            Some(decoder) => Box::pin(self.decode(response, decoder)).await.map_err(here),
             None => self.fetch_claimed(response, length.unwrap_or(u64::MAX)).await,
         }
     }
@@ -661,7 +718,7 @@ impl Download {
         };
         let bytes = shared.plan.borrow().done().total();
         partial.settle().await?;
-        let on_disk = partial.file().metadata().map_err(|error| Failure::io(Phase::File, &error))?.len();
+        let on_disk = partial.length()?;
         if on_disk != bytes {
             partial.distrust();
             return Err(Failure::new(Phase::Verify, Cause::Short(on_disk, bytes)));
@@ -675,6 +732,11 @@ impl Download {
             let made = running.finish(std::sync::Arc::clone(partial.file())).await?;
             verified = self.promises.check(&made).inspect_err(|_| partial.distrust())?;
         }
+        if shared.options.remote_time
+            && let Some(modified) = self.first.as_ref().and_then(|first| present::modified(&first.fields))
+        {
+            partial.set_modified(modified.0)?;
+        }
         let path = partial.commit(shared.options.overwrite).await?;
         shared.tell(&Event::Done { path: Some(&path), bytes });
         Ok(self.done(path, bytes, verified))
@@ -687,6 +749,7 @@ impl Download {
             status: Status::OK,
             fields: Fields::new(),
             times: Times::default(),
+            address: None,
         });
         Done {
             path,
@@ -700,6 +763,7 @@ impl Download {
             status: first.status,
             fields: first.fields,
             times: first.times,
+            address: first.address,
         }
     }
 }

@@ -116,10 +116,12 @@ pub(super) async fn whole(
 
 /// Whether the server's file was modified after this one was written (to the second: a file system's clock and a
 /// server's differ by fractions).
-fn is_newer(fields: &Fields, present: Present) -> bool {
-    fields
-        .only(Known::LastModified)
-        .one()
-        .and_then(|value| HttpDate::parse(value, HttpDate(eleven_net::clock::unix_seconds())))
-        .is_some_and(|modified| modified.0 > present.modified_seconds)
+pub(super) fn is_newer(fields: &Fields, present: Present) -> bool {
+    modified(fields).is_some_and(|modified| modified.0 > present.modified_seconds)
+}
+
+/// When the server's file was modified.
+pub(super) fn modified(fields: &Fields) -> Option<HttpDate> {
+    let value = fields.only(Known::LastModified).one()?;
+    HttpDate::parse(value, HttpDate(eleven_net::clock::unix_seconds()))
 }

@@ -7,6 +7,7 @@ mod har;
 mod many;
 mod options;
 mod print;
+mod report;
 mod save;
 mod setup;
 pub mod show;
@@ -14,11 +15,11 @@ pub mod show;
 pub use options::Get;
 
 use eleven_client::{Cause, Failure};
-use eleven_semantics::uri::Uri;
+use report::Report;
 use setup::Setup;
 use show::Show;
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 use std::rc::Rc;
 use tokio::sync::{Notify, Semaphore};
@@ -49,21 +50,30 @@ impl Get {
 /// All URLs, some at a time. The exit code is that of the first failure, in the order in which they were given.
 async fn go(options: Rc<Get>, setup: Rc<Setup>, show: Rc<Show>) -> ExitCode {
     let cancel = Rc::new(Notify::new());
-    tokio::task::spawn_local(interrupted(Rc::clone(&cancel), Rc::clone(&show)));
+    let interrupted = Rc::new(Cell::new(false));
+    tokio::task::spawn_local(heed_interrupts(Rc::clone(&cancel), Rc::clone(&interrupted), Rc::clone(&show)));
     tokio::task::spawn_local(tick());
     let places = Rc::new(Semaphore::new(options.parallel.clamp(1, 64)));
     let failures: Rc<RefCell<Vec<(usize, Failure)>>> = Rc::default();
     let mut running = tokio::task::JoinSet::new();
     let saving = options.saves();
-    let done = many::pipelined(&options, &setup, &show, &cancel).await;
-    for (index, uri) in setup.uris.iter().cloned().enumerate().filter(|(index, _)| !done.contains(index)) {
+    let done = many::pipelined(&options, &setup, &show, &cancel, &interrupted).await;
+    for index in (0..setup.uris.len()).filter(|index| !done.contains(index)) {
         // What goes to standard output goes there one after the other.
+        if !saving && interrupted.get() {
+            break;
+        }
         if !saving {
-            let result = one(&options, &setup, &show, uri, &cancel, None).await;
+            let result = one(&options, &setup, &show, index, &cancel, None).await;
             note(&failures, &show, index, result);
             continue;
         }
         let Ok(place) = acquire(&places, &mut running).await else { break };
+        if interrupted.get() {
+            let failure = Failure::new(eleven_client::Phase::Prepare, Cause::Cancelled);
+            failures.borrow_mut().push((index, failure));
+            break; // what was not begun is not begun any more
+        }
         let (options, setup, show, cancel, failures) = (
             Rc::clone(&options),
             Rc::clone(&setup),
@@ -72,7 +82,7 @@ async fn go(options: Rc<Get>, setup: Rc<Setup>, show: Rc<Show>) -> ExitCode {
             Rc::clone(&failures),
         );
         running.spawn_local(async move {
-            let result = one(&options, &setup, &show, uri, &cancel, Some(Box::new(place))).await;
+            let result = one(&options, &setup, &show, index, &cancel, Some(Box::new(place))).await;
             note(&failures, &show, index, result);
         });
     }
@@ -124,22 +134,45 @@ async fn one(
     options: &Rc<Get>,
     setup: &Rc<Setup>,
     show: &Rc<Show>,
-    uri: Uri,
+    index: usize,
     cancel: &Rc<Notify>,
     place: Option<Box<dyn Any>>,
 ) -> Result<(), Failure> {
+    let report = RefCell::new(Report::new(setup.uris[index].clone(), setup.method.as_str()));
+    let result = limited(options, setup, show, index, cancel, place, &report).await;
+    if let Some(format) = &options.write_out {
+        let text = report.borrow().text(format, result.as_ref().err());
+        let mut out = std::io::stdout().lock();
+        let written =
+            std::io::Write::write_all(&mut out, &text).and_then(|()| std::io::Write::flush(&mut out));
+        written.map_err(|error| print::output_failure(&error))?;
+    }
+    result
+}
+
+async fn limited(
+    options: &Rc<Get>,
+    setup: &Rc<Setup>,
+    show: &Rc<Show>,
+    index: usize,
+    cancel: &Rc<Notify>,
+    place: Option<Box<dyn Any>>,
+    report: &RefCell<Report>,
+) -> Result<(), Failure> {
+    let uri = setup.uris[index].clone();
+    // In boxes: what prints is not what saves, and none of it should be moved about for each of many files.
     let work = async {
         if options.saves() {
-            save::save(options, setup, show, uri, cancel, place).await
+            Box::pin(save::save(options, setup, show, index, cancel, place, report)).await
         } else {
             let printed = async {
                 match &setup.cache {
                     Some(cache) => cached::print(options, setup, show, cache, uri).await,
-                    None => print::print(options, setup, show, uri).await,
+                    None => print::print(options, setup, show, uri, report).await,
                 }
             };
             tokio::select! {
-                result = printed => result,
+                result = Box::pin(printed) => result,
                 () = cancel.notified() => Err(Failure::new(eleven_client::Phase::Content, Cause::Cancelled)),
             }
         }
@@ -165,8 +198,9 @@ async fn tick() {
 }
 
 /// The first interrupt ends what runs and keeps what was received; the second ends the program.
-async fn interrupted(cancel: Rc<Notify>, show: Rc<Show>) {
+async fn heed_interrupts(cancel: Rc<Notify>, interrupted: Rc<Cell<bool>>, show: Rc<Show>) {
     if tokio::signal::ctrl_c().await.is_ok() {
+        interrupted.set(true);
         show.note("interrupted; keeping what was received");
         cancel.notify_waiters();
         cancel.notify_one();

@@ -53,13 +53,55 @@ impl Body {
     }
 }
 
+impl Body {
+    /// What `--get` moves from the content to the query.
+    ///
+    /// # Errors
+    /// If it is no form, or cannot stand in a URL.
+    pub fn take_query(&mut self) -> Result<String, Failure> {
+        let source = std::mem::replace(&mut self.source, Source::None);
+        let Source::Memory(bytes) = source else {
+            return Err(unusable("--get is for the content of -d and its relatives"));
+        };
+        (self.implied_method, self.expects_continue) = (None, false);
+        self.fields.clear();
+        String::from_utf8(bytes.into())
+            .ok()
+            .filter(|text| text.bytes().all(|b| b.is_ascii_graphic() && b != b'#'))
+            .ok_or_else(|| unusable("--get: this cannot stand in a URL; use --data-urlencode"))
+    }
+}
+
+/// `CONTENT`, `=CONTENT`, `NAME=CONTENT`, `@FILE` or `NAME@FILE`: the content percent-encoded.
+fn encoded(text: &str) -> Result<Vec<u8>, Failure> {
+    let (name, content) = match text.find(['=', '@']) {
+        None => ("", text.as_bytes().to_vec()),
+        Some(at) if text.as_bytes()[at] == b'=' => (&text[..at], text.as_bytes()[at + 1..].to_vec()),
+        Some(at) => (&text[..at], read(Path::new(&text[at + 1..]))?),
+    };
+    let mut out = name.as_bytes().to_vec();
+    if !name.is_empty() {
+        out.push(b'=');
+    }
+    for b in content {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(b);
+        } else {
+            out.extend_from_slice(format!("%{b:02X}").as_bytes());
+        }
+    }
+    Ok(out)
+}
+
 /// Reads the options about content.
 ///
 /// # Errors
 /// If they contradict each other, or a file cannot be read.
 pub fn of(options: &Get) -> Result<Body, Failure> {
     let kinds = [
-        !options.data.is_empty() || !options.data_binary.is_empty(),
+        [&options.data, &options.data_binary, &options.data_raw, &options.data_urlencode]
+            .iter()
+            .any(|given| !given.is_empty()),
         !options.json.is_empty(),
         !options.form.is_empty(),
         options.upload_file.is_some(),
@@ -80,6 +122,10 @@ pub fn of(options: &Get) -> Result<Body, Failure> {
         }
         for data in &options.data_binary {
             pieces.push(value(data)?);
+        }
+        pieces.extend(options.data_raw.iter().map(|data| data.as_bytes().to_vec()));
+        for data in &options.data_urlencode {
+            pieces.push(encoded(data)?);
         }
         body.source = Source::Memory(pieces.join(&b'&').into());
         body.fields.push((Known::ContentType, "application/x-www-form-urlencoded".into()));

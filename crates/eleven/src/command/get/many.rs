@@ -2,6 +2,7 @@
 //! plain, whole, small file that came as asked for is left to the ordinary way.
 
 use super::options::Get;
+use super::report::Report;
 use super::setup::Setup;
 use super::show::Show;
 use eleven_client::journal::Subject;
@@ -15,13 +16,17 @@ use eleven_messaging::ResponseHead;
 use eleven_semantics::content_disposition::download_name;
 use eleven_semantics::uri::Uri;
 use eleven_semantics::{Fields, Known, Method};
-use std::collections::{HashMap, HashSet};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// Files longer than this are no small files: the rest of the pipeline would wait behind them.
 const SMALL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Connections to one origin, as many as its pool has.
+const CONNECTIONS_MAX: usize = 6;
 
 /// Requests of one run; between two runs an ordinary request proves the connection anew.
 const RUN_MAX: usize = 1024;
@@ -32,11 +37,17 @@ pub async fn pipelined(
     setup: &Rc<Setup>,
     show: &Rc<Show>,
     cancel: &Rc<Notify>,
+    interrupted: &Rc<Cell<bool>>,
 ) -> HashSet<usize> {
     let mut done = HashSet::new();
     let Some(depth) = options.pipeline else { return done };
     let plain = options.saves()
-        && options.output.is_none()
+        && options.output.is_empty()
+        && options.range.is_none()
+        && options.write_out.is_none()
+        && options.time_cond.is_none()
+        && !options.timestamping
+        && !options.remote_time
         && setup.method == Method::Get
         && setup.mirrors.is_empty()
         && !options.compressed
@@ -57,32 +68,97 @@ pub async fn pipelined(
         let origin = format!("{}://{}", uri.scheme().as_str(), uri.host_and_port());
         origins.entry(origin).or_default().push((index, uri));
     }
-    for mut queue in origins.into_values() {
-        queue.reverse();
-        while queue.len() > 1 {
-            // An ordinary request first: it makes a connection that is known to persist, or takes the place of one
-            // that failed (9112-9.3.2-04).
-            let Some((index, uri)) = queue.pop() else { break };
-            if super::save::save(options, setup, show, uri, cancel, None).await.is_ok() {
-                done.insert(index);
-            }
-            let run: Vec<(usize, Uri)> =
-                queue.split_off(queue.len().saturating_sub(RUN_MAX)).into_iter().rev().collect();
-            let mut files = Files::new(&directory, options, show, &run);
-            let asks = run.iter().map(|(_, uri)| setup.ask(uri)).collect();
-            let ended = setup.agent.pipelined(asks, usize::from(depth), &mut files).await;
-            done.extend(files.finish().await);
-            let answered = match ended {
-                Ok(Some(ended)) => ended.answered,
-                Ok(None) | Err(_) => 0,
-            };
-            if answered == 0 {
-                break; // this origin is not for pipelining
-            }
-            queue.extend(run.into_iter().skip(answered).rev());
+    for queue in origins.into_values() {
+        let connections =
+            (queue.len() / usize::from(depth)).clamp(1, options.parallel.clamp(1, CONNECTIONS_MAX));
+        let lane = Rc::new(Lane {
+            options: Rc::clone(options),
+            setup: Rc::clone(setup),
+            show: Rc::clone(show),
+            cancel: Rc::clone(cancel),
+            interrupted: Rc::clone(interrupted),
+            directory: directory.clone(),
+            depth: usize::from(depth),
+            connections,
+            queue: RefCell::new(queue.into()),
+            done: RefCell::default(),
+        });
+        let mut running = JoinSet::new();
+        for _ in 0..connections {
+            running.spawn_local(Rc::clone(&lane).run());
         }
+        while running.join_next().await.is_some() {}
+        done.extend(lane.done.take());
     }
     done
+}
+
+/// What is to be fetched from one origin, and how; its connections take from it what they can.
+struct Lane {
+    options: Rc<Get>,
+    setup: Rc<Setup>,
+    show: Rc<Show>,
+    cancel: Rc<Notify>,
+    interrupted: Rc<Cell<bool>>,
+    directory: Directory,
+    depth: usize,
+    connections: usize,
+    queue: RefCell<VecDeque<(usize, Uri)>>,
+    done: RefCell<Vec<usize>>,
+}
+
+impl Lane {
+    /// One connection.
+    async fn run(self: Rc<Self>) {
+        loop {
+            if self.interrupted.get() || self.queue.borrow().len() < 2 {
+                return;
+            }
+            // An ordinary request first: it makes a connection that is known to persist, or takes the place of one
+            // that failed (9112-9.3.2-04).
+            let Some((index, uri)) = self.queue.borrow_mut().pop_front() else { return };
+            let report = RefCell::new(Report::new(uri, "GET"));
+            let (options, setup, show) = (&self.options, &self.setup, &self.show);
+            let saved =
+                Box::pin(super::save::save(options, setup, show, index, &self.cancel, None, &report)).await;
+            if saved.is_ok() {
+                self.done.borrow_mut().push(index);
+            }
+            let run = self.take();
+            if run.is_empty() {
+                return;
+            }
+            let answered = self.pipeline(&run).await;
+            let mut queue = self.queue.borrow_mut();
+            run.into_iter().skip(answered).rev().for_each(|left| queue.push_front(left));
+            if answered == 0 {
+                return; // this origin is not for pipelining
+            }
+        }
+    }
+
+    /// A fair share of what is left, so that all connections come to their end together.
+    fn take(&self) -> Vec<(usize, Uri)> {
+        let mut queue = self.queue.borrow_mut();
+        let share = queue.len().div_ceil(self.connections).max(self.depth).min(RUN_MAX).min(queue.len());
+        queue.drain(..share).collect()
+    }
+
+    /// How many were answered.
+    async fn pipeline(&self, run: &[(usize, Uri)]) -> usize {
+        let mut files = Files::new(&self.directory, &self.options, &self.show, run);
+        let asks = run.iter().map(|(_, uri)| self.setup.ask(uri)).collect();
+        let ended = tokio::select! {
+            ended = self.setup.agent.pipelined(asks, self.depth, &mut files) => ended,
+            () = self.cancel.notified() => Ok(None),
+        };
+        let finished = files.finish().await;
+        self.done.borrow_mut().extend(finished);
+        match ended {
+            Ok(Some(ended)) => ended.answered,
+            Ok(None) | Err(_) => 0,
+        }
+    }
 }
 
 /// Takes answers and makes files of them.

@@ -21,9 +21,9 @@ pub struct Get {
     #[arg(long, value_name = "URL")]
     pub mirror: Vec<String>,
 
-    /// Save as FILE; - for standard output.
+    /// Save as FILE; - for standard output. With several URLs one for each, in their order.
     #[arg(short, long, value_name = "FILE", help_heading = "Saving")]
-    pub output: Option<PathBuf>,
+    pub output: Vec<PathBuf>,
     /// Save under the remote name, also the one that Content-Disposition suggests, made safe.
     #[arg(short = 'O', long, help_heading = "Saving")]
     pub remote_name: bool,
@@ -43,8 +43,20 @@ pub struct Get {
     /// Take the next free `name (1)` if the name is taken.
     #[arg(long, help_heading = "Saving")]
     pub rename: bool,
-    /// Save the content of an error response as well, as NAME.error; to standard output if that is the output.
+    /// Skip what has its name already, whatever it is.
+    #[arg(long, visible_alias = "no-clobber", conflicts_with_all = ["overwrite", "rename", "resume"], help_heading = "Saving")]
+    pub skip_existing: bool,
+    /// Replace a file that exists if the server's was modified later, else leave it; saved files get the server's time.
+    #[arg(short = 'N', long, conflicts_with_all = ["rename", "resume", "skip_existing"], help_heading = "Saving")]
+    pub timestamping: bool,
+    /// Saved files get the time at which the server's were modified.
+    #[arg(short = 'R', long, help_heading = "Saving")]
+    pub remote_time: bool,
+    /// Make directories that are missing.
     #[arg(long, help_heading = "Saving")]
+    pub create_dirs: bool,
+    /// Save the content of an error response as well, as NAME.error; to standard output if that is the output.
+    #[arg(long, visible_alias = "fail-with-body", help_heading = "Saving")]
     pub save_errors: bool,
     /// The SHA-256 that the file must have.
     #[arg(long, value_name = "HEX", value_parser = sha256, help_heading = "Saving")]
@@ -66,6 +78,12 @@ pub struct Get {
     /// Attempts after the first that make no progress.
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Speed")]
     pub retry: u32,
+    /// Seconds before the first retry; doubled with each that makes no progress.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, help_heading = "Speed")]
+    pub retry_delay: Seconds,
+    /// Try again whatever went wrong with the server, also what another attempt will hardly change.
+    #[arg(long, help_heading = "Speed")]
+    pub retry_all_errors: bool,
     /// Octets of content at most; with K, M or G.
     #[arg(long, value_name = "SIZE", value_parser = bytes, help_heading = "Speed")]
     pub max_filesize: Option<Bytes>,
@@ -82,6 +100,15 @@ pub struct Get {
     /// Content, as it is; @FILE reads a file.
     #[arg(long, value_name = "DATA", help_heading = "Request")]
     pub data_binary: Vec<String>,
+    /// Content, as a form; an @ has no meaning.
+    #[arg(long, value_name = "DATA", help_heading = "Request")]
+    pub data_raw: Vec<String>,
+    /// Content, as a form, percent-encoded: CONTENT, NAME=CONTENT, @FILE or NAME@FILE.
+    #[arg(long, value_name = "DATA", help_heading = "Request")]
+    pub data_urlencode: Vec<String>,
+    /// Put the content of -d into the query of a GET.
+    #[arg(short = 'G', long, help_heading = "Request")]
+    pub get: bool,
     /// Content in JSON; @FILE reads a file.
     #[arg(long, value_name = "DATA", help_heading = "Request")]
     pub json: Vec<String>,
@@ -121,6 +148,19 @@ pub struct Get {
     /// Load cookies from FILE and save them there.
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     pub cookie_jar: Option<PathBuf>,
+    /// Only these octets, as 0-499, 500- or -500; from a server that sends all of them, too.
+    #[arg(short, long, value_name = "RANGE", value_parser = range, allow_hyphen_values = true, conflicts_with_all = ["resume", "compressed", "segments"], help_heading = "Request")]
+    pub range: Option<RangeArg>,
+    /// Only if it was modified after DATE, an HTTP date or a file whose time is meant. What was not is no failure.
+    #[arg(
+        short = 'z',
+        long,
+        value_name = "DATE",
+        allow_hyphen_values = true,
+        conflicts_with = "resume",
+        help_heading = "Request"
+    )]
+    pub time_cond: Option<String>,
     /// Only fetch the head.
     #[arg(short = 'I', long, help_heading = "Request")]
     pub head: bool,
@@ -136,6 +176,12 @@ pub struct Get {
     /// Follow redirections; that is the default.
     #[arg(short = 'L', long, hide = true)]
     pub location: bool,
+    /// What curl does with these is the default: a status of 400 and above fails, errors are shown.
+    #[arg(short = 'f', long, hide = true)]
+    pub fail: bool,
+    /// See above.
+    #[arg(short = 'S', long, hide = true)]
+    pub show_error: bool,
     /// Redirections followed at most.
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Request")]
     pub max_redirs: usize,
@@ -152,11 +198,23 @@ pub struct Get {
     /// HOST:PORT:ADDRESS: use this address.
     #[arg(long, value_name = "TRIPLE", help_heading = "Connection")]
     pub resolve: Vec<String>,
+    /// HOST1:PORT1:HOST2:PORT2: connections for the first lead to the second; what is left out is any, or the same.
+    #[arg(long, value_name = "QUADRUPLE", help_heading = "Connection")]
+    pub connect_to: Vec<String>,
+    /// Use IPv4 addresses only.
+    #[arg(short = '4', long, conflicts_with = "ipv6", help_heading = "Connection")]
+    pub ipv4: bool,
+    /// Use IPv6 addresses only.
+    #[arg(short = '6', long, help_heading = "Connection")]
+    pub ipv6: bool,
+    /// Connect from this local address.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Connection")]
+    pub interface: Option<std::net::IpAddr>,
     /// The proxy, instead of those in the environment.
-    #[arg(long, value_name = "URL", help_heading = "Connection")]
+    #[arg(short = 'x', long, value_name = "URL", help_heading = "Connection")]
     pub proxy: Option<String>,
     /// USER:PASSWORD for the proxy.
-    #[arg(long, value_name = "USER", help_heading = "Connection")]
+    #[arg(short = 'U', long, value_name = "USER", help_heading = "Connection")]
     pub proxy_user: Option<String>,
     /// Hosts that are reached without the proxy.
     #[arg(long, value_name = "LIST", help_heading = "Connection")]
@@ -174,8 +232,11 @@ pub struct Get {
     #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Connection")]
     pub key: Option<PathBuf>,
     /// Do not verify certificates. Anybody on the way can then read and change everything.
-    #[arg(long, help_heading = "Connection")]
+    #[arg(short = 'k', long, help_heading = "Connection")]
     pub insecure: bool,
+    /// Speak TLS 1.3 only.
+    #[arg(long = "tlsv1.3", help_heading = "Connection")]
+    pub tls13: bool,
     /// Seconds for a connection to be opened.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, help_heading = "Connection")]
     pub connect_timeout: Seconds,
@@ -186,7 +247,7 @@ pub struct Get {
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "Connection")]
     pub idle_timeout: Seconds,
     /// Seconds for everything of one URL.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Connection")]
+    #[arg(short = 'm', long, value_name = "SECONDS", value_parser = seconds, help_heading = "Connection")]
     pub max_time: Option<Seconds>,
 
     /// Print the response head before the content.
@@ -196,8 +257,14 @@ pub struct Get {
     #[arg(short, long, action = ArgAction::Count, help_heading = "Showing")]
     pub verbose: u8,
     /// Show nothing but errors.
-    #[arg(short, long, help_heading = "Showing")]
+    #[arg(short, long, visible_alias = "silent", visible_short_alias = 's', help_heading = "Showing")]
     pub quiet: bool,
+    /// Write the heads of all responses to FILE, as they came; - for standard output.
+    #[arg(short = 'D', long, value_name = "FILE", help_heading = "Showing")]
+    pub dump_header: Option<PathBuf>,
+    /// After each URL print FORMAT to standard output, with curl's variables: %{http_code}, %{size_download}, %{time_total}…
+    #[arg(short = 'w', long, value_name = "FORMAT", help_heading = "Showing")]
+    pub write_out: Option<String>,
     /// How to show progress.
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Showing")]
     pub progress: ProgressStyle,
@@ -213,7 +280,7 @@ impl Get {
     /// Whether content goes to files: because that was asked for, or because standard output is a terminal that a
     /// file would be sprayed on.
     pub fn saves(&self) -> bool {
-        match &self.output {
+        match self.output.first() {
             Some(path) => path.as_os_str() != "-",
             None if self.remote_name => true,
             None => {
@@ -222,6 +289,9 @@ impl Get {
                     && self.request.is_none()
                     && self.data.is_empty()
                     && self.data_binary.is_empty()
+                    && self.data_raw.is_empty()
+                    && self.data_urlencode.is_empty()
+                    && self.range.is_none()
                     && self.json.is_empty()
                     && self.form.is_empty()
                     && self.upload_file.is_none();
@@ -229,6 +299,15 @@ impl Get {
             }
         }
     }
+}
+
+/// Octets of a file: from the first to the last, or so many at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RangeArg {
+    /// From this octet to that one, both included; to the end if there is none.
+    From(u64, Option<u64>),
+    /// The last so many.
+    Last(u64),
 }
 
 /// How to show progress.
@@ -259,6 +338,22 @@ pub struct Sha256(pub [u8; 32]);
 /// A number of connections, or as many as help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentsArg(pub eleven_client::download::Segments);
+
+fn range(text: &str) -> Result<RangeArg, String> {
+    let number = |digits: &str| eleven_semantics::grammar::decimal(digits.as_bytes());
+    let read = || {
+        let (first, last) = text.split_once('-')?;
+        match (first, last) {
+            ("", last) => number(last).filter(|&n| n > 0).map(RangeArg::Last),
+            (first, "") => number(first).map(|first| RangeArg::From(first, None)),
+            (first, last) => {
+                let (first, last) = (number(first)?, number(last)?);
+                (first <= last).then_some(RangeArg::From(first, Some(last)))
+            }
+        }
+    };
+    read().ok_or_else(|| "one range as 0-499, 500- or -500 is needed".into())
+}
 
 fn bytes(text: &str) -> Result<Bytes, String> {
     let (number, unit) = match text.as_bytes().last() {
@@ -337,6 +432,22 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(seconds(text).ok().map(|s| s.0.as_millis()), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("0-499", Some(RangeArg::From(0, Some(499)))),
+            ("5-5", Some(RangeArg::From(5, Some(5)))),
+            ("500-", Some(RangeArg::From(500, None))),
+            ("-500", Some(RangeArg::Last(500))),
+            ("", None),
+            ("-", None),
+            ("-0", None),
+            ("5", None),
+            ("5-4", None),
+            ("0-1,3-4", None),
+            ("+1-2", None),
+            ("bytes=0-1", None),
+        ] {
+            assert_eq!(range(text).ok(), expected, "{text}");
         }
         assert!(sha256(&"aB".repeat(32)).is_ok());
         for bad in ["", "ab", &"zz".repeat(32), &"ab".repeat(33)] {

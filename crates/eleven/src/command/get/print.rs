@@ -1,7 +1,8 @@
 //! Printing to standard output, or to a device: in order, one stream, and what was written is never written
 //! again. A transfer that breaks goes on behind the last octet, if the server can prove that it is the same file.
 
-use super::options::Get;
+use super::options::{Get, RangeArg};
+use super::report::{Answer, Report};
 use super::setup::{Setup, unusable};
 use super::show::{self, Show};
 use eleven_client::agent::{Ask, Response};
@@ -11,11 +12,12 @@ use eleven_client::replies::{self, Asked, Reply};
 use eleven_client::verify::Promises;
 use eleven_client::{Cause, Failure, Phase};
 use eleven_semantics::digest_fields::Hasher;
+use eleven_semantics::range::ContentRange;
 use eleven_semantics::uri::Uri;
-use eleven_semantics::{Known, Method};
+use eleven_semantics::{Known, Method, Status};
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// Octets of an error's content shown to a user.
@@ -25,10 +27,16 @@ const ERROR_BYTES_MAX: usize = 4096;
 ///
 /// # Errors
 /// What went wrong; what was printed by then was right.
-pub async fn print(options: &Rc<Get>, setup: &Rc<Setup>, show: &Rc<Show>, uri: Uri) -> Result<(), Failure> {
+pub async fn print(
+    options: &Get,
+    setup: &Setup,
+    show: &Show,
+    uri: Uri,
+    report: &RefCell<Report>,
+) -> Result<(), Failure> {
     let terminal = std::io::stdout().is_terminal();
     let out = Box::new(std::io::stdout());
-    Printer::new(options, setup, show, out, terminal).run(uri).await
+    Printer::new(options, setup, show, out, terminal, report).run(uri).await
 }
 
 /// Writes one URL to a device or FIFO.
@@ -36,17 +44,33 @@ pub async fn print(options: &Rc<Get>, setup: &Rc<Setup>, show: &Rc<Show>, uri: U
 /// # Errors
 /// As [`print`].
 pub async fn to_special(
-    options: &Rc<Get>,
-    setup: &Rc<Setup>,
-    show: &Rc<Show>,
+    options: &Get,
+    setup: &Setup,
+    show: &Show,
     uri: Uri,
     path: &Path,
+    report: &RefCell<Report>,
 ) -> Result<(), Failure> {
     let file = std::fs::OpenOptions::new()
         .write(true)
         .open(path)
         .map_err(|error| Failure::io(Phase::File, &error).at(path.display().to_string(), None))?;
-    Printer::new(options, setup, show, Box::new(file), false).run(uri).await
+    to_writer(options, setup, show, uri, Box::new(file), report).await
+}
+
+/// Writes one URL to whatever takes octets.
+///
+/// # Errors
+/// As [`print`].
+pub async fn to_writer(
+    options: &Get,
+    setup: &Setup,
+    show: &Show,
+    uri: Uri,
+    out: Box<dyn Write>,
+    report: &RefCell<Report>,
+) -> Result<(), Failure> {
+    Printer::new(options, setup, show, out, false, report).run(uri).await
 }
 
 struct Printer<'a> {
@@ -61,6 +85,9 @@ struct Printer<'a> {
     subject: Option<Subject>,
     promises: Promises,
     hashers: Vec<Hasher>,
+    report: &'a RefCell<Report>,
+    /// Octets still to be written of a whole file of which a range is wanted.
+    window: Option<u64>,
 }
 
 impl<'a> Printer<'a> {
@@ -70,6 +97,7 @@ impl<'a> Printer<'a> {
         show: &'a Show,
         out: Box<dyn Write>,
         terminal: bool,
+        report: &'a RefCell<Report>,
     ) -> Printer<'a> {
         Printer {
             options,
@@ -82,6 +110,8 @@ impl<'a> Printer<'a> {
             subject: None,
             promises: Promises::default(),
             hashers: Vec::new(),
+            report,
+            window: None,
         }
     }
 
@@ -94,16 +124,22 @@ impl<'a> Printer<'a> {
             // Once something was printed, only a part of the same file can follow.
             let resumable = self.position == 0
                 || (!self.options.compressed
+                    && self.options.range.is_none()
                     && self.subject.as_ref().is_some_and(|subject| subject.if_range().is_some()));
-            let again = failure.is_transient()
+            let unknown = self.report.borrow().answer.is_none();
+            let again = (failure.is_transient() && !(unknown && failure.is_refused())
+                || self.options.retry_all_errors && !matches!(failure.phase, Phase::Prepare | Phase::File))
                 && self.setup.method.is_idempotent()
                 && resumable
                 && fruitless <= self.options.retry;
             if !again {
                 return Err(failure);
             }
-            let pause =
-                Duration::from_millis(if fruitless == 0 { 100 } else { 1000u64 << (fruitless - 1).min(6) });
+            let delay = self.options.retry_delay.0;
+            let pause = match fruitless {
+                0 => delay.min(Duration::from_millis(100)),
+                n => delay * (1 << (n - 1).min(6)),
+            };
             self.show.note(&format!("{failure}; trying again in {:.1} s", pause.as_secs_f64()));
             tokio::time::sleep(pause).await;
         }
@@ -118,9 +154,23 @@ impl<'a> Printer<'a> {
         } else if self.options.compressed && !ask.fields.contains(Known::AcceptEncoding) {
             let _ = ask.fields.push(Known::AcceptEncoding, decode::ACCEPT_ENCODING);
         }
+        if let Some(range) = self.options.range {
+            let text = match range {
+                RangeArg::From(first, None) => format!("bytes={first}-"),
+                RangeArg::From(first, Some(last)) => format!("bytes={first}-{last}"),
+                RangeArg::Last(count) => format!("bytes=-{count}"),
+            };
+            ask.fields.set(Known::Range, text).map_err(|error| unusable(error.to_string()))?;
+        }
         let response = self.setup.agent.send(ask).await?;
+        self.report.borrow_mut().answer = Some(Answer::of(&response));
         if self.setup.method == Method::Head || response.switched {
             return self.head_only(response).await;
+        }
+        if let Some(range) = self.options.range
+            && response.head().status.code() < 300
+        {
+            return self.range(response, range).await;
         }
         let asked = match &subject {
             Some(subject) => Asked::Part { start: self.position, end: None, subject },
@@ -144,8 +194,53 @@ impl<'a> Printer<'a> {
             }
             Reply::Unusable(why) => Err(Failure::new(Phase::Head, Cause::Malformed(why.to_owned()))
                 .at(uri.host_and_port(), response.address())),
+            Reply::Status(304) if self.options.time_cond.is_some() => self.head_only(response).await,
             Reply::Status(code) => self.refused(response, code).await,
         }
+    }
+
+    /// The answer to `--range`: the part that was asked for (9110-14.4-01), or all, of which it is cut (9110-14.2-02: a
+    /// server may ignore Range; 9110-14.3-02: whatever it announced).
+    async fn range(&mut self, response: Response, range: RangeArg) -> Result<(), Failure> {
+        let head = response.head();
+        let unusable = |why: &str| {
+            Failure::new(Phase::Head, Cause::Malformed(why.to_owned()))
+                .at(response.uri.host_and_port(), response.address())
+        };
+        if self.options.include {
+            self.print_head(&response)?;
+        }
+        let length = head.framing.content_length();
+        if head.status == Status::PARTIAL_CONTENT {
+            let part = head.fields.only(Known::ContentRange).one().map(ContentRange::parse);
+            let Some(Ok(ContentRange::Part { span, complete })) = part else {
+                return Err(unusable("206 without a usable Content-Range"));
+            };
+            let fits = match range {
+                RangeArg::From(first, last) => {
+                    span.first == first && last.is_none_or(|last| span.last <= last)
+                }
+                RangeArg::Last(count) => {
+                    span.len() <= count && complete.is_none_or(|complete| span.last + 1 == complete)
+                }
+            };
+            if !fits || length.is_some_and(|length| length != span.len()) {
+                return Err(unusable("another part than the one asked for"));
+            }
+            return self.content(response, 0, None).await;
+        }
+        let (skip, count) = match (range, length) {
+            (RangeArg::From(first, last), _) => (first, last.map_or(u64::MAX, |last| last - first + 1)),
+            (RangeArg::Last(count), Some(length)) => (length.saturating_sub(count), u64::MAX),
+            (RangeArg::Last(_), None) => {
+                return Err(unusable("the server ignores ranges, and does not say where its content ends"));
+            }
+        };
+        if length.is_some_and(|length| skip >= length) {
+            return Err(Failure::new(Phase::Head, Cause::Status(416)));
+        }
+        self.window = Some(count);
+        self.content(response, skip, None).await
     }
 
     fn add_range(&self, ask: &mut Ask, subject: &Subject) -> Result<(), Failure> {
@@ -224,7 +319,12 @@ impl<'a> Printer<'a> {
             let count = data.len() as u64;
             let passed = skip.min(count);
             skip -= passed;
-            let fresh = &data[passed as usize..];
+            let mut fresh = &data[passed as usize..];
+            if let Some(left) = &mut self.window {
+                fresh = &fresh[..fresh.len().min(usize::try_from(*left).unwrap_or(usize::MAX))];
+                *left -= fresh.len() as u64;
+            }
+            self.report.borrow_mut().bytes += count;
             self.position += count;
             if passed == 0 || !fresh.is_empty() {
                 self.hashers.iter_mut().for_each(|hasher| hasher.update(fresh));
@@ -247,6 +347,9 @@ impl<'a> Printer<'a> {
                         DecodeError::Sink(failure) => failure,
                     })?;
                 }
+            }
+            if self.window == Some(0) {
+                return Ok(()); // the rest is of no use: its connection is closed
             }
             if let Some(rate) = &mut rate {
                 let pause = rate.take(count, eleven_net::clock::now());

@@ -5,8 +5,8 @@ use super::body::{self, Body};
 use super::har::Har;
 use super::options::Get;
 use super::show::Show;
-use eleven_client::agent::{Agent, Ask, Listener, Options as AgentOptions};
-use eleven_client::connector::Connector;
+use eleven_client::agent::{Agent, Ask, Listener, Options as AgentOptions, Told};
+use eleven_client::connector::{Connector, Detour};
 use eleven_client::credentials::{Credentials, Netrc, Secret};
 use eleven_client::jar::Jar;
 use eleven_client::partial::Directory;
@@ -16,10 +16,11 @@ use eleven_client::transfer::Deadlines;
 use eleven_client::{Cause, Failure, Phase};
 use eleven_messaging::{Config, Limits, Options as ProtocolOptions};
 use eleven_net::clock;
-use eleven_net::dial::{Dialer, Options as DialOptions};
+use eleven_net::dial::{Dialer, Family, Options as DialOptions};
 use eleven_net::resolve::{Limits as ResolveLimits, Resolver};
 use eleven_net::tls_config::{ClientSettings, Identity, Trust};
 use eleven_net::tls_preset::Preset;
+use eleven_semantics::date::HttpDate;
 use eleven_semantics::redirect::Downgrade;
 use eleven_semantics::uri::{Uri, Userinfo};
 use eleven_semantics::{Fields, Known, Method, Version};
@@ -60,6 +61,17 @@ fn parse_uri(text: &str) -> Result<(Uri, Option<Userinfo>), Failure> {
     Uri::parse(full.as_bytes()).map_err(|why| unusable(format!("the URL {shown:?} cannot be used: {why}")))
 }
 
+/// A URI with more in its query, for `--get`.
+fn with_query(uri: &Uri, query: &str) -> Result<Uri, Failure> {
+    let text = uri.without_fragment();
+    let mark = match text.split_once('?') {
+        None => "?",
+        Some((_, "")) => "",
+        Some(_) => "&",
+    };
+    Ok(parse_uri(&format!("{text}{mark}{query}"))?.0)
+}
+
 /// The first line of a file, for secrets.
 fn first_line(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
@@ -95,9 +107,22 @@ impl Setup {
             }
             uris.push(uri);
         }
-        let [first, ..] = uris.as_slice() else { return Err(unusable("there is no URL to fetch")) };
-        if options.output.as_ref().is_some_and(|path| path.as_os_str() != "-") && uris.len() > 1 {
-            return Err(unusable("-o names one file, and there are several URLs; use -O or --output-dir"));
+        if uris.is_empty() {
+            return Err(unusable("there is no URL to fetch"));
+        }
+        let printed = options.output.iter().filter(|path| path.as_os_str() == "-").count();
+        match options.output.len() {
+            0 => {}
+            1 if uris.len() == 1 || printed == 1 => {}
+            n if n == uris.len() && printed == 0 => {}
+            _ => {
+                return Err(unusable(
+                    "there must be one -o FILE for each URL, or one -o - for all; or use -O or --output-dir",
+                ));
+            }
+        }
+        if let Some(format) = &options.write_out {
+            super::report::check(format).map_err(unusable)?;
         }
         if !options.mirror.is_empty() && uris.len() > 1 {
             return Err(unusable("--mirror is for one file, and there are several URLs"));
@@ -109,7 +134,12 @@ impl Setup {
             Some(directory) => super::cached::open(directory, show)?,
             None => None,
         };
-        let body = body::of(options)?;
+        let mut body = body::of(options)?;
+        if options.get {
+            let query = body.take_query()?;
+            uris = uris.iter().map(|uri| with_query(uri, &query)).collect::<Result<_, _>>()?;
+        }
+        let first = &uris[0];
         let method = method(options, &body)?;
         let fields = fields(options, &body)?;
         let credentials = credentials(options, first, userinfo)?;
@@ -127,19 +157,25 @@ impl Setup {
             cache,
             directory: OnceCell::new(),
         };
-        setup.agent.listen(setup.listener(show));
+        setup.agent.listen(setup.listener(options, show)?);
         Ok(setup)
     }
 
-    fn listener(&self, show: &Rc<Show>) -> Option<Listener> {
+    fn listener(&self, options: &Get, show: &Rc<Show>) -> Result<Option<Listener>, Failure> {
         let shown = show.listener();
-        let Some(har) = self.har.clone() else { return shown };
-        Some(Rc::new(move |told| {
-            if let Some(shown) = &shown {
-                shown(told);
+        let dump = options.dump_header.as_deref().map(|path| dump(path, show)).transpose()?;
+        let har = self.har.clone();
+        if dump.is_none() && har.is_none() {
+            return Ok(shown);
+        }
+        Ok(Some(Rc::new(move |told| {
+            for listener in [&shown, &dump].into_iter().flatten() {
+                listener(told);
             }
-            har.borrow_mut().hear(told, clock::wall());
-        }))
+            if let Some(har) = &har {
+                har.borrow_mut().hear(told, clock::wall());
+            }
+        })))
     }
 
     /// The request for a URI. Its content can be made again for each attempt, except from standard input.
@@ -153,6 +189,11 @@ impl Setup {
         ask
     }
 
+    /// What `-o` says for a URL.
+    pub fn output<'a>(&self, options: &'a Get, index: usize) -> Option<&'a Path> {
+        options.output.get(index).map(PathBuf::as_path)
+    }
+
     /// The directory files go to, opened once.
     ///
     /// # Errors
@@ -160,6 +201,9 @@ impl Setup {
     pub fn directory(&self, options: &Get) -> Result<Directory, Failure> {
         if let Some(directory) = self.directory.get() {
             return Ok(directory.clone());
+        }
+        if options.create_dirs {
+            create_directories(&options.output_dir)?;
         }
         let directory = Directory::open(&options.output_dir)?;
         Ok(self.directory.get_or_init(|| directory).clone())
@@ -178,6 +222,52 @@ impl Setup {
                 .map_err(|error| Failure::io(Phase::File, &error).at(path.display().to_string(), None))?;
         }
         Ok(())
+    }
+}
+
+/// Writes the head of every response to a file, or to standard output.
+fn dump(path: &Path, show: &Rc<Show>) -> Result<Listener, Failure> {
+    let out: Box<dyn std::io::Write> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdout())
+    } else {
+        let file = std::fs::File::create(path);
+        Box::new(file.map_err(|error| Failure::io(Phase::File, &error).at(path.display().to_string(), None))?)
+    };
+    let (out, show) = (RefCell::new(out), Rc::clone(show));
+    Ok(Rc::new(move |told| {
+        let (Told::Interim(_, head) | Told::Head(_, head, _)) = told else { return };
+        let head = super::show::response_head(head);
+        let mut out = out.borrow_mut();
+        if let Err(error) = out.write_all(&head).and_then(|()| out.flush()) {
+            show.warn(&format!("the heads cannot be written: {error}"));
+        }
+    }))
+}
+
+/// Makes a directory and those above it, where they are missing.
+///
+/// # Errors
+/// If that cannot be.
+pub fn create_directories(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| Failure::io(Phase::File, &error).at(path.display().to_string(), None))
+}
+
+/// If-Modified-Since or, with a minus before it, If-Unmodified-Since, from an HTTP date or the time of a file.
+fn time_condition(text: &str) -> Result<(Known, [u8; 29]), Failure> {
+    let (name, text) = match text.strip_prefix('-') {
+        Some(rest) => (Known::IfUnmodifiedSince, rest),
+        None => (Known::IfModifiedSince, text),
+    };
+    let now = HttpDate(clock::unix_seconds());
+    let date = HttpDate::parse(text.as_bytes(), now).or_else(|| {
+        let modified = std::fs::metadata(text).ok()?.modified().ok()?;
+        let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_secs()).ok().map(HttpDate)
+    });
+    match date {
+        Some(date) => Ok((name, date.imf())),
+        None => Err(unusable(format!("--time-cond {text:?} is neither an HTTP date nor a file"))),
     }
 }
 
@@ -219,6 +309,10 @@ fn fields(options: &Get, body: &Body) -> Result<Fields, Failure> {
     };
     for (name, value) in &body.fields {
         fields.push(*name, value).map_err(|error| bad(name.name(), &error.to_string()))?;
+    }
+    if let Some(text) = &options.time_cond {
+        let (name, value) = time_condition(text)?;
+        fields.push(name, value).map_err(|error| bad(name.name(), &error.to_string()))?;
     }
     if let Some(referer) = &options.referer {
         fields.push(Known::Referer, referer).map_err(|error| bad(referer, &error.to_string()))?;
@@ -299,6 +393,13 @@ fn agent(options: &Get, first: &Uri, credentials: Credentials) -> Result<Agent, 
         connect_timeout_ms: options.connect_timeout.0.as_millis() as u64,
         tls_timeout_ms: options.connect_timeout.0.as_millis() as u64,
         resolve_timeout_ms: options.connect_timeout.0.as_millis() as u64,
+        from: options.interface,
+        family: match (options.ipv4, options.ipv6, options.interface) {
+            (true, _, _) => Some(Family::V4),
+            (_, true, _) => Some(Family::V6),
+            (_, _, Some(address)) => Some(if address.is_ipv4() { Family::V4 } else { Family::V6 }),
+            _ => None,
+        },
         ..DialOptions::default()
     };
     let resolver = Resolver::new(ResolveLimits { found_ttl_ms: 300_000, ..ResolveLimits::default() });
@@ -323,8 +424,11 @@ fn agent(options: &Get, first: &Uri, credentials: Credentials) -> Result<Agent, 
         limits: Limits { field_section_bytes_max: 256 * 1024, field_lines_max: 500, ..Limits::default() },
         options: ProtocolOptions { http09: options.http09, ..ProtocolOptions::default() },
     };
-    let tls = ClientSettings { trust, identity, preset: Preset::default() };
-    let connector = Connector::new(Dialer::new(resolver, dial), tls, Arc::new(protocol));
+    let preset = if options.tls13 { Preset::Modern } else { Preset::default() };
+    let tls = ClientSettings { trust, identity, preset };
+    let detours = options.connect_to.iter().map(|text| detour(text)).collect::<Result<_, _>>()?;
+    let connector =
+        Connector::new(Dialer::new(resolver, dial), tls, Arc::new(protocol)).with_detours(detours);
     let defaults = AgentOptions::default();
     let agent_options = AgentOptions {
         // A cache stores each response under its own URI, so it follows by itself.
@@ -368,6 +472,31 @@ fn jar(options: &Get, first: &Uri) -> Result<Jar, Failure> {
         }
     }
     Ok(jar)
+}
+
+/// `HOST1:PORT1:HOST2:PORT2`, each part perhaps empty, hosts perhaps IPv6 addresses in brackets.
+fn detour(text: &str) -> Result<Detour, Failure> {
+    let bad = || unusable(format!("--connect-to {text:?} is not HOST1:PORT1:HOST2:PORT2"));
+    let host = |rest: &str| -> Option<(String, String)> {
+        let (host, rest) = match rest.strip_prefix('[') {
+            Some(_) => rest.split_once("]:").map(|(host, rest)| (format!("{host}]"), rest))?,
+            None => rest.split_once(':').map(|(host, rest)| (host.to_owned(), rest))?,
+        };
+        Some((host, rest.to_owned()))
+    };
+    let port = |digits: &str| match digits {
+        "" => Some(0),
+        digits => eleven_semantics::grammar::decimal(digits.as_bytes())
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|&n| n > 0),
+    };
+    let read = || {
+        let (from_host, rest) = host(text)?;
+        let (from_port, rest) = rest.split_once(':')?;
+        let (to_host, to_port) = host(rest)?;
+        Some(Detour { from_host, from_port: port(from_port)?, to_host, to_port: port(&to_port)? })
+    };
+    read().ok_or_else(bad)
 }
 
 fn resolve_triple(text: &str) -> Result<(String, u16, Vec<std::net::IpAddr>), Failure> {
@@ -430,6 +559,19 @@ mod tests {
         assert_eq!(resolve_triple("[::1]:80:127.0.0.1").unwrap().0, "[::1]");
         for bad in ["", "a", "a:80", "a:80:", "a:x:127.0.0.1", "a:0:127.0.0.1", "a:80:b", "a:+80:127.0.0.1"] {
             assert!(resolve_triple(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn detours() {
+        let of = |text| detour(text).ok().map(|d| (d.from_host, d.from_port, d.to_host, d.to_port));
+        let owned = |a: &str, b, c: &str, d| Some((a.to_owned(), b, c.to_owned(), d));
+        assert_eq!(of("a:80:b:81"), owned("a", 80, "b", 81));
+        assert_eq!(of("::b:81"), owned("", 0, "b", 81));
+        assert_eq!(of("a:80::"), owned("a", 80, "", 0));
+        assert_eq!(of("[::1]:80:[::2]:81"), owned("[::1]", 80, "[::2]", 81));
+        for text in ["", "a", "a:80", "a:80:b", "a:80:b:0", "a:x:b:81", "a:+80:b:81", "a:80:b:81:c"] {
+            assert_eq!(of(text), None, "{text}");
         }
     }
 
