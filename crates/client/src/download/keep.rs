@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 /// Beside the pumps: tells progress, makes checkpoints, watches the speed, and adds helpers while they help.
 pub(super) async fn keep(shared: Rc<Shared>, can_split: bool) {
     const TICK: Duration = Duration::from_millis(100);
+    let begun = clock::now();
     let most = match shared.options.segments {
         _ if !can_split => 1,
         Segments::Fixed(count) => count.clamp(1, crate::segments::SEGMENTS_MAX),
@@ -36,7 +37,9 @@ pub(super) async fn keep(shared: Rc<Shared>, can_split: bool) {
             helpers.0.push(tokio::task::spawn_local(Rc::clone(&shared).help(mirror)));
             shared.tell(&Event::Connections(shared.active.get()));
         }
-        tokio::time::sleep(TICK).await;
+        // While the number of connections is still to be found out, each moment counts.
+        let young = ramp.auto && clock::now() - begun < Ramp::STEP * 8;
+        tokio::time::sleep(if young { Ramp::STEP } else { TICK }).await;
         let here = shared.plan.borrow().done().total();
         if here != told {
             told = here;
@@ -73,8 +76,8 @@ pub(super) struct Ramp {
 }
 
 impl Ramp {
-    /// How long one step lasts at least.
-    const STEP: Duration = Duration::from_millis(100);
+    /// How long one step lasts at least: sixteen connections after a tenth of a second.
+    const STEP: Duration = Duration::from_millis(25);
     /// With less than this left, a new connection would come too late.
     const WORTHWHILE_S: f64 = 1.0;
 
