@@ -223,11 +223,62 @@ def check_token(browser, folder):
 
 
 def check_metrics(admin):
+    """The figures in both formats, by the parsers of Prometheus' own client, and the same families in both."""
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+    from prometheus_client.parser import text_string_to_metric_families as read_prometheus
+
     status, text = get(admin, "/metrics")
     assert status == 200
+    plain = {family.name: family for family in read_prometheus(text.decode())}
+    status, open_text = get(admin, "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert status == 200
+    strict = {family.name: family for family in read_openmetrics(open_text.decode())}
+    assert plain.keys() == strict.keys(), plain.keys() ^ strict.keys()
+    for name, kind, labels in [
+        ("eleven_requests", "counter", {"site": "www.example", "handler": "proxy", "class": "2xx"}),
+        ("eleven_request_duration_seconds", "histogram", {"site": "www.example", "handler": "files", "le": "+Inf"}),
+        ("eleven_refusals", "counter", {"reason": "address"}),
+        ("eleven_queue_requests", "gauge", {"state": "waiting"}),
+        ("eleven_cache_requests", "counter", {"verdict": "HIT"}),
+        ("eleven_tls_handshakes", "counter", {}),
+        ("eleven_upstream_healthy", "gauge", {"upstream": "http://127.0.0.1:1"}),
+        ("eleven_upstream_connections_opened", "counter", {}),
+        ("eleven_upstream_connections_idle", "gauge", {}),
+        ("eleven_upstream_duration_seconds", "histogram", {"le": "+Inf"}),
+        ("eleven_reloads", "counter", {"result": "taken"}),
+        ("eleven_log_lines_dropped", "counter", {}),
+        ("eleven_certificate_not_after_seconds", "gauge", {"name": "www.example"}),
+        ("process_resident_memory_bytes", "gauge", {}),
+    ]:
+        for families in (plain, strict):
+            family = families[name]
+            assert family.type == kind and family.documentation, family
+            fitting = [sample for sample in family.samples if labels.items() <= sample.labels.items()]
+            assert fitting, f"no sample of {name} with {labels}: {family.samples}"
+    measured = [sample.value for sample in plain["eleven_upstream_duration_seconds"].samples if sample.name.endswith("_count")]
+    assert sum(measured) > 0, "the gateway's server was asked, and its time not noted"
     if shutil.which("promtool"):
         done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_drain(admin):
+    """The operator's switch: a server is taken out and put back, and everybody is told."""
+    place = admin.split("://")[1].strip("/")
+
+    def upstreams(*args, code=0):
+        command = [ELEVEN, "upstreams", "--admin", place, *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == code, done
+        return done.stdout or done.stderr
+
+    name = "http://127.0.0.1:1"
+    line = lambda text: next(line for line in text.splitlines() if line.startswith(name + " "))
+    assert " down " in line(upstreams())
+    assert " draining " in line(upstreams("--drain", name))
+    assert f'eleven_upstream_draining{{upstream="{name}"}} 1'.encode() in get(admin, "/metrics")[1]
+    assert " down " in line(upstreams("--undrain", name))
+    assert "no gateway" in upstreams("--drain", "http://nobody:1", code=1)
 
 
 def check_top(admin):
@@ -329,6 +380,7 @@ echo = true
                 check_page(admin, plain, secure, browser)
                 check_metrics(admin)
                 check_top(admin)
+                check_drain(admin)
                 check_ids(plain)
                 check_token(browser, www)
             finally:

@@ -264,6 +264,11 @@ impl Pool {
         }
     }
 
+    /// Number of idle connections for one key.
+    pub fn idle_of(&self, handle: &Handle) -> usize {
+        handle.0.idle.borrow().len()
+    }
+
     /// Closes all idle connections.
     pub fn clear(&self) {
         self.0.origins.borrow().values().for_each(|origin| origin.idle.borrow_mut().clear());

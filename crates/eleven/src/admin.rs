@@ -7,9 +7,9 @@ use clap::Args;
 use eleven_net::handover::Inherited;
 use eleven_net::listener::ListenAddr;
 use eleven_server::admin::{self, AdminPlan, Mounts, Token};
-use eleven_server::admin_cache;
 use eleven_server::metrics::Metrics;
 use eleven_server::serve::Running;
+use eleven_server::{admin_cache, admin_upstreams};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,6 +80,7 @@ impl AdminListener {
     ) -> Result<Self, Failure> {
         let Some(plan) = plan else { return Ok(AdminListener(None)) };
         admin_cache::mount(&mut mounts, metrics.clone());
+        admin_upstreams::mount(&mut mounts, metrics.clone());
         let running = admin::start(plan, metrics, mounts, inherited)?;
         for address in running.addresses() {
             eprintln!("Admin listener on {address}");

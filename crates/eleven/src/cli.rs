@@ -48,6 +48,8 @@ pub enum Command {
     Man(crate::command::man::ManPages),
     /// Show what a running server is doing, live in the terminal.
     Top(crate::command::top::Top),
+    /// Show the servers behind a running gateway, and take one out for a while.
+    Upstreams(crate::command::upstreams::Upstreams),
     /// Write the completions of this command line for a shell.
     Completions(crate::command::completions::Completions),
 }

@@ -12,6 +12,7 @@ mod proxy;
 mod run;
 mod serve;
 pub mod top;
+pub mod upstreams;
 
 use crate::cli::{Cli, Command};
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Healthcheck(options) => options.run(),
         Command::Man(options) => options.run(),
         Command::Top(options) => options.run(),
+        Command::Upstreams(options) => options.run(),
         Command::Completions(options) => Ok(options.run()),
     }
 }

@@ -127,13 +127,13 @@ fn entry(entry: &Entry) -> Value {
     })
 }
 
-fn answered(value: &Value) -> Response {
+pub(crate) fn answered(value: &Value) -> Response {
     let mut response = Response::text(Status::OK, "application/json", format!("{value}\n"));
     response.add(Known::CacheControl, "no-store");
     response
 }
 
-fn problem(status: Status, why: &str) -> Response {
+pub(crate) fn problem(status: Status, why: &str) -> Response {
     let mut response = Response::text(status, "application/json", format!("{}\n", json!({ "error": why })));
     response.add(Known::CacheControl, "no-store");
     response
@@ -205,7 +205,7 @@ impl Parameters {
 }
 
 /// A value of a query, percent-decoded.
-fn decoded(value: &[u8]) -> Option<String> {
+pub(crate) fn decoded(value: &[u8]) -> Option<String> {
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value;
     while let Some((&first, tail)) = rest.split_first() {

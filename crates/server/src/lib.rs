@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod acme;
 pub mod admin;
 pub mod admin_cache;
+pub mod admin_upstreams;
 pub mod after;
 pub mod apps;
 pub mod before;

@@ -38,6 +38,8 @@ const SPARSE: u32 = 16;
 const SERIES_MAX: usize = 256;
 /// Words of a kind counted apart, per worker; the others are counted together.
 const WORDS_MAX: usize = 128;
+/// Servers behind gateways whose latency is kept apart, per worker; further ones are not.
+const UPSTREAMS_MAX: usize = 256;
 /// What further series and words are counted as.
 const OTHER: &str = "other";
 /// Refusals remembered, per worker.
@@ -120,6 +122,8 @@ struct Words(Mutex<Vec<Arc<(&'static str, Count)>>>);
 #[derive(Debug)]
 struct Figures {
     series: Mutex<Vec<Arc<Series>>>,
+    /// How long servers behind gateways took up to the head of their response.
+    upstreams: Mutex<Vec<Arc<(Box<str>, Histogram)>>>,
     /// By status code, from 100.
     statuses: Box<[Count]>,
     accepted: Count,
@@ -149,6 +153,7 @@ impl Default for Figures {
     fn default() -> Figures {
         Figures {
             series: Mutex::default(),
+            upstreams: Mutex::default(),
             statuses: (100..600).map(|_| Count::default()).collect(),
             accepted: Count::default(),
             handshakes: Count::default(),
@@ -252,9 +257,29 @@ impl Recorder {
             self.with_series(record.site, handler, |series| series.latency.add(record.duration_us, weight));
             let path = without_query(record.target);
             lock(&self.figures.top).add(&[record.site.as_bytes(), path].join(&b' '), weight);
+            // Of a forward proxy the servers are the clients' choice.
+            if let Some(head_us) = record.attempts.and_then(|attempts| attempts.head_us)
+                && handler != "forward"
+                && !record.upstream.is_empty()
+            {
+                self.upstream(record.upstream, head_us, weight);
+            }
         }
         if let Some(reason) = record.refused {
             self.remember(record, reason);
+        }
+    }
+
+    fn upstream(&self, name: &str, head_us: u64, weight: u32) {
+        let mut upstreams = lock(&self.figures.upstreams);
+        match upstreams.iter().find(|known| *known.0 == *name) {
+            Some(known) => known.1.add(head_us, weight),
+            None if upstreams.len() < UPSTREAMS_MAX => {
+                let known = Arc::new((name.into(), Histogram::default()));
+                known.1.add(head_us, weight);
+                upstreams.push(known);
+            }
+            None => {}
         }
     }
 
@@ -523,9 +548,19 @@ impl Metrics {
             for (_, before) in before.extract_if(.., |(known, _)| known == name) {
                 shared.asked.fetch_add(before.asked.load(Ordering::Relaxed), Ordering::Relaxed);
                 shared.failed.fetch_add(before.failed.load(Ordering::Relaxed), Ordering::Relaxed);
+                shared.opened.fetch_add(before.opened.load(Ordering::Relaxed), Ordering::Relaxed);
+                // An operator's switch, which a configuration knows nothing of.
+                shared.draining.fetch_or(before.draining.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
         *current = sources;
+    }
+
+    /// Turns an operator's switch for a server, in all gateways that have it; in how many.
+    pub(crate) fn set_draining(&self, name: &str, draining: bool) -> usize {
+        let servers = servers_of(&lock(&self.sources));
+        let named = servers.iter().filter(|(known, _)| known == name);
+        named.map(|(_, shared)| shared.draining.store(draining, Ordering::Relaxed)).count()
     }
 
     /// The store of stored responses that is in force.

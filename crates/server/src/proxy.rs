@@ -42,6 +42,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use sticky::{Sticky, StickyPlan};
 use tunnel::{Tunnel, TunnelLimits};
@@ -199,7 +200,14 @@ impl Gateway {
             plan,
         });
         health::start(&gateway);
+        tokio::task::spawn_local(tell_idle(Rc::downgrade(&gateway), gateway.plan.shared.clone()));
         gateway
+    }
+
+    /// Connections to the server at an index that lie idle.
+    fn idle_of(&self, index: usize) -> i64 {
+        let server = self.group.server(index);
+        self.pool.idle_of(server.handle(&self.pool)) as i64
     }
 
     /// What it was made from.
@@ -266,6 +274,7 @@ impl Gateway {
         if let (Some(tls), Place::Tcp { host, .. }) = (&server.plan.tls, &server.plan.place) {
             stream = self.dialer.tls(stream, host, tls).await.map_err(Failure::dial)?;
         }
+        server.opened();
         let name = String::from_utf8_lossy(&server.authority).into_owned();
         Ok(Connection::new(stream, Arc::clone(&self.plan.protocol), name, address))
     }
@@ -343,6 +352,24 @@ async fn within(
     match tokio::time::timeout(Duration::from_millis(longest_ms), checkout).await {
         Ok(result) => result,
         Err(_) => Err(Failure::new(Phase::Prepare, Cause::Timeout(longest_ms)).retry(RetrySafety::NotSent)),
+    }
+}
+
+/// Tells the figures once a second how many connections lie idle here. A gateway that ended has none.
+async fn tell_idle(gateway: std::rc::Weak<Gateway>, shared: Vec<Arc<Shared>>) {
+    let mut told = vec![0; shared.len()];
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let gateway = gateway.upgrade();
+        for (index, (shared, told)) in shared.iter().zip(&mut told).enumerate() {
+            let idle = gateway.as_ref().map_or(0, |gateway| gateway.idle_of(index));
+            shared.idle.fetch_add(idle - std::mem::replace(told, idle), Ordering::Relaxed);
+        }
+        if gateway.is_none() {
+            return;
+        }
     }
 }
 

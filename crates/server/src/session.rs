@@ -296,8 +296,8 @@ impl Session {
             let weight = self.worker.weigh();
             request.is_recorded = weight > 0 || self.worker.is_logged();
             // The clock is read for those who look at the times.
-            request.is_timed = self.worker.is_log_timed();
-            let is_timed = weight > 0 || request.is_timed;
+            request.is_timed = weight > 0 || self.worker.is_log_timed();
+            let is_timed = request.is_timed;
             let started = is_timed.then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();

@@ -91,6 +91,18 @@ impl Writer {
         self.sample(&format!("{name}{suffix}"), &[], value);
     }
 
+    /// The samples of one histogram.
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], latency: &Snapshot) {
+        let count = latency.count().to_string();
+        let steps = latency.cumulative(EXPONENTS);
+        let steps = steps.iter().map(|(bound, below)| (seconds(*bound).to_string(), below.to_string()));
+        for (bound, below) in steps.chain([("+Inf".to_owned(), count.clone())]) {
+            self.sample(&format!("{name}_bucket"), &[labels, &[("le", &bound)]].concat(), below);
+        }
+        self.sample(&format!("{name}_sum"), labels, seconds(latency.sum_us));
+        self.sample(&format!("{name}_count"), labels, count);
+    }
+
     /// A counter of words.
     fn words(&mut self, name: &str, label: &str, help: &str, words: &BTreeMap<&'static str, u64>) {
         self.family(name, Kind::Counter, help);
@@ -187,15 +199,7 @@ impl Metrics {
         let name = "eleven_request_duration_seconds";
         w.family(name, Kind::Histogram, "From the complete head of a request to the end of its response.");
         for ((site, handler), sum) in &sums {
-            let (site, handler) = (("site", &**site), ("handler", *handler));
-            for (bound, below) in sum.latency.cumulative(EXPONENTS) {
-                let bound = seconds(bound).to_string();
-                w.sample(&format!("{name}_bucket"), &[site, handler, ("le", &bound)], below);
-            }
-            let count = sum.latency.count();
-            w.sample(&format!("{name}_bucket"), &[site, handler, ("le", "+Inf")], count);
-            w.sample(&format!("{name}_sum"), &[site, handler], seconds(sum.latency.sum_us));
-            w.sample(&format!("{name}_count"), &[site, handler], count);
+            w.histogram(name, &[("site", site), ("handler", handler)], &sum.latency);
         }
         let name = "eleven_request_duration_recent_seconds";
         w.family(
@@ -296,6 +300,24 @@ impl Metrics {
         w.family("eleven_upstream_ejected", Kind::Gauge, "Whether a server is left alone after failures.");
         for server in &servers {
             w.sample("eleven_upstream_ejected", &[("upstream", &server.name)], u8::from(server.ejected));
+        }
+        w.family("eleven_upstream_connections_opened", Kind::Counter, "Connections opened to a server.");
+        for server in &servers {
+            let labels = [("upstream", &*server.name)];
+            w.sample("eleven_upstream_connections_opened_total", &labels, server.opened);
+        }
+        w.family(
+            "eleven_upstream_connections_idle",
+            Kind::Gauge,
+            "Connections to a server that wait for use.",
+        );
+        for server in &servers {
+            w.sample("eleven_upstream_connections_idle", &[("upstream", &server.name)], server.idle);
+        }
+        let name = "eleven_upstream_duration_seconds";
+        w.family(name, Kind::Histogram, "From a connection to a server to the head of its response.");
+        for server in &servers {
+            w.histogram(name, &[("upstream", &server.name)], &server.latency);
         }
         w.family("eleven_upstream_active", Kind::Gauge, "Requests a server is answering.");
         for server in &servers {

@@ -23,6 +23,9 @@ pub(super) struct ServerState {
     pub active: u32,
     pub asked: u64,
     pub failed: u64,
+    pub opened: u64,
+    pub idle: u64,
+    pub latency: super::histogram::Snapshot,
 }
 
 /// What happened in the last seconds.
@@ -62,6 +65,9 @@ impl Metrics {
                 active: 0,
                 asked: 0,
                 failed: 0,
+                opened: 0,
+                idle: 0,
+                latency: Default::default(),
             });
             state.healthy &= shared.healthy.load(Ordering::Relaxed);
             state.draining |= shared.draining.load(Ordering::Relaxed);
@@ -69,6 +75,15 @@ impl Metrics {
             state.active += shared.active.load(Ordering::Relaxed);
             state.asked += shared.asked.load(Ordering::Relaxed);
             state.failed += shared.failed.load(Ordering::Relaxed);
+            state.opened += shared.opened.load(Ordering::Relaxed);
+            state.idle += shared.idle.load(Ordering::Relaxed).max(0) as u64;
+        }
+        for worker in self.workers() {
+            for known in lock(&worker.upstreams).iter() {
+                if let Some(state) = servers.get_mut(&*known.0) {
+                    known.1.add_to(&mut state.latency);
+                }
+            }
         }
         servers.into_values().collect()
     }
@@ -144,6 +159,11 @@ impl Metrics {
             },
             "certificates": lock(&self.certificates).iter().map(|it| certificate(it, now)).collect::<Vec<_>>(),
             "cache": self.cache(),
+            "queue": {
+                "working": self.sum(|worker| &worker.working),
+                "waiting": self.sum(|worker| &worker.waiting),
+                "waited": self.sum(|worker| &worker.queued),
+            },
             "upstreams": self.upstreams(),
             "applications": self.applications(),
             "refusals": {
@@ -207,7 +227,8 @@ impl Metrics {
         }))
     }
 
-    fn upstreams(&self) -> Vec<Value> {
+    /// The servers behind the gateways, and how they are.
+    pub(crate) fn upstreams(&self) -> Vec<Value> {
         self.servers()
             .iter()
             .map(|server| {
@@ -215,6 +236,8 @@ impl Metrics {
                     "name": server.name, "healthy": server.healthy, "draining": server.draining,
                     "ejected": server.ejected,
                     "active": server.active, "requests": server.asked, "failures": server.failed,
+                    "opened": server.opened, "idle": server.idle,
+                    "p50_us": server.latency.quantile_us(0.5), "p99_us": server.latency.quantile_us(0.99),
                 })
             })
             .collect()

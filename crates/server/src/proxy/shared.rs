@@ -4,7 +4,7 @@
 
 use super::upstream::Ejection;
 use eleven_net::clock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,6 +23,10 @@ pub struct Shared {
     pub asked: AtomicU64,
     /// Times it could not be reached or broke its connection, for the metrics.
     pub failed: AtomicU64,
+    /// Connections opened to it, for the metrics.
+    pub opened: AtomicU64,
+    /// Connections to it that lie idle in the pools of all workers, as of the last second.
+    pub idle: AtomicI64,
     /// Failures in a row, whichever worker saw them.
     failures: AtomicU32,
     /// Ejections since it answered last.
@@ -43,6 +47,8 @@ impl Default for Shared {
             checked: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            idle: AtomicI64::new(0),
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until_ms: AtomicU64::new(0),

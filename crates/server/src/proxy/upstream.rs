@@ -194,6 +194,11 @@ impl Server {
         self.handle.get_or_init(|| pool.handle(&self.key))
     }
 
+    /// Counts a connection that was opened to it.
+    pub fn opened(&self) {
+        self.shared.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a request with it.
     pub fn lease(&self) -> Lease {
         self.shared.active.fetch_add(1, Ordering::Relaxed);

@@ -409,7 +409,7 @@ impl Long<'_> {
     fn meta_of(&self, request: &mut Request) -> Option<Meta> {
         let weight = self.session.worker.weigh();
         request.is_recorded = weight > 0 || self.session.worker.is_logged();
-        request.is_timed = self.session.worker.is_log_timed();
+        request.is_timed = weight > 0 || self.session.worker.is_log_timed();
         Meta::of(request, weight, None)
     }
 

@@ -286,7 +286,7 @@ pub async fn ask_for(admin: &AdminOptions, method: Method, target: &str) -> Resu
 }
 
 /// A value in a query.
-fn encode(value: &str) -> String {
+pub fn encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for b in value.bytes() {
         if b.is_ascii_alphanumeric() || b"-._~/:*".contains(&b) {
