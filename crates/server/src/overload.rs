@@ -4,8 +4,9 @@
 //! here: refusing it would cost as much as answering it.
 //!
 //! How long a request may wait depends on how the queue has fared (the idea of CoDel, for requests): a queue that was
-//! empty a moment ago is a burst, and has patience; one that has stood longer than that patience is overload, and
-//! waiting in it helps nobody, so the wait is kept short. Whoever would not get his turn in time at the pace at which
+//! empty a while ago is a burst, and has patience; one that has stood longer than that patience is overload, and
+//! waiting in it helps nobody, so the wait is kept short. (Where few are worked on at once, a short queue is empty now and
+//! then by chance; that is no end of overload.) Whoever would not get his turn in time at the pace at which
 //! places become free is refused when he comes, not when his time is over.
 
 pub mod gated;
@@ -92,8 +93,10 @@ pub struct Queue<T> {
     working: usize,
     waiting: VecDeque<(u64, T)>,
     next: u64,
-    /// Since when somebody waits.
+    /// Since when somebody waits, moments without anybody included.
     standing_since_us: Option<u64>,
+    /// When the last one went who waited.
+    emptied_us: u64,
     /// When a place became free last while somebody waited, and how many did.
     freed_us: u64,
     freed: u32,
@@ -110,6 +113,7 @@ impl<T> Queue<T> {
             waiting: VecDeque::new(),
             next: 0,
             standing_since_us: None,
+            emptied_us: 0,
             freed_us: 0,
             freed: 0,
             pace_us: 0,
@@ -147,9 +151,13 @@ impl<T> Queue<T> {
         if self.waiting.len() >= self.limits.waiting_max {
             return Err(Refused::QueueFull);
         }
+        let moment_us = self.limits.patience_standing_ms.saturating_mul(1000);
+        if self.waiting.is_empty() && now_us.saturating_sub(self.emptied_us) >= moment_us {
+            self.standing_since_us = None;
+        }
         let patience_us = self.patience_us(now_us);
         let turn_us = self.pace_us.saturating_mul(self.waiting.len() as u64 + 1);
-        if self.freed >= PACE_KNOWN && turn_us > patience_us {
+        if self.standing_since_us.is_some() && self.freed >= PACE_KNOWN && turn_us > patience_us {
             return Err(Refused::NoHope);
         }
         if self.standing_since_us.is_none() {
@@ -192,21 +200,21 @@ impl<T> Queue<T> {
         }
         let (_, who) = self.waiting.pop_front()?;
         self.working += 1;
-        self.note_empty();
+        self.note_empty(now_us);
         Some(who)
     }
 
     /// One goes away that waited: its time is over, or its client left.
-    pub fn withdraw(&mut self, number: u64) {
+    pub fn withdraw(&mut self, number: u64, now_us: u64) {
         if let Ok(at) = self.waiting.binary_search_by_key(&number, |(number, _)| *number) {
             self.waiting.remove(at);
-            self.note_empty();
+            self.note_empty(now_us);
         }
     }
 
-    fn note_empty(&mut self) {
+    fn note_empty(&mut self, now_us: u64) {
         if self.waiting.is_empty() {
-            self.standing_since_us = None;
+            self.emptied_us = now_us;
         }
     }
 }

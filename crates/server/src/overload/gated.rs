@@ -94,7 +94,8 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.gate.queue.borrow_mut().withdraw(self.number);
+        let now_us = self.gate.now_us();
+        self.gate.queue.borrow_mut().withdraw(self.number, now_us);
     }
 }
 

@@ -67,7 +67,7 @@ fn simulate(limits: Limits, end: u64, seed: u64, rate: impl Fn(u64) -> u64, work
         if over == Some(next) {
             let at = places.iter().position(|(place, _)| place.until_us == next).unwrap();
             let (place, came) = places.remove(at);
-            queue.withdraw(place.number);
+            queue.withdraw(place.number, next);
             fates.in_vain.push(came);
         } else if done.peek().is_some_and(|at| at.0 == next) {
             done.pop();
@@ -111,6 +111,18 @@ fn ten_times_the_capacity() {
     }
 }
 
+/// The same where few are worked on at once, and the queue is empty by chance now and then.
+#[test]
+fn ten_times_a_small_capacity() {
+    for seed in 0..8 {
+        let fates = simulate(limits(4, 512), 20 * SECOND, seed, |_| 400, 100 * MS);
+        let longest = fates.longest_wait(4 * SECOND);
+        assert!(longest <= 100 * MS, "{longest}");
+        let done = fates.admitted_between(0, 20 * SECOND);
+        assert!((700..900).contains(&done), "{done}");
+    }
+}
+
 /// What can be done is all let in, bursts wait, and after overload everything is as before.
 #[test]
 fn nobody_is_refused_without_need() {
@@ -139,12 +151,12 @@ fn nothing_is_done_any_more() {
     assert_eq!(first.until_us, SECOND);
     let second = queue.wait(SECOND / 2, 'b').unwrap();
     assert_eq!(queue.wait(SECOND / 2, 'c'), Err(Refused::QueueFull));
-    queue.withdraw(first.number);
+    queue.withdraw(first.number, SECOND);
     // It has stood for a second.
     let third = queue.wait(SECOND, 'd').unwrap();
     assert_eq!((second.until_us, third.until_us), (SECOND * 3 / 2, SECOND * 11 / 10));
-    queue.withdraw(third.number);
-    queue.withdraw(third.number);
+    queue.withdraw(third.number, SECOND);
+    queue.withdraw(third.number, SECOND);
     assert_eq!(queue.leave(|| SECOND), Some('b'));
     assert!(!queue.enter());
     assert_eq!(queue.leave(|| SECOND), None);
