@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(field(&mut jar, &at("x.www.example.com", "/", false)), "");
     }
 
-    /// Faults K13 and K15, with the real list.
+    /// 6265-5.3-03; faults K13 and K15, with the real list.
     #[test]
     fn suffixes_and_shadows() {
         for suffix in ["com", "co.uk", "github.io", "uk"] {
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(field(&mut jar, &plain), "");
     }
 
-    /// 6265-5.3-05 to -08, 6265-6.1-01; faults K19 and D16.
+    /// 6265-5.3-02, 6265-5.3-05, 6265-5.3-06, 6265-5.4-02, 6265-6.1-01; faults K19 and D16.
     #[test]
     fn floods_are_bounded() {
         let mut jar = Jar::new();
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(jar.len(), TOTAL_MAX);
     }
 
-    /// Fault K16: rules hold for cookies from a file as well.
+    /// 6265-5.3-09, 6265-7.2-01; fault K16: rules hold for cookies from a file as well, and a session's are left out.
     #[test]
     fn netscape_files() {
         let text = "# Netscape HTTP Cookie File\r\n\
@@ -454,6 +454,30 @@ mod tests {
         assert_eq!(field(&mut loaded, &at("www.example.com", "/", true)), "a=b");
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "no temporary file is left");
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// 6265-5.3-04, 6265-5.3-07, 6265-5.3-08: the expired go first, then those of a domain with too many, and among equals
+    /// the one whose last sending is longest ago.
+    #[test]
+    fn who_goes_first() {
+        let mut jar = Jar::new();
+        let (crowded, other) = (at("www.example.com", "/", true), at("www.example.org", "/", true));
+        receive(&mut jar, &other, &["oldest=1; Secure"]);
+        receive(&mut jar, &crowded, &["short=1; Secure; Max-Age=5"]);
+        let fill: Vec<String> = (0..PER_DOMAIN_MAX).map(|n| format!("c{n}=1; Secure; Path=/p{n}")).collect();
+        let fill: Vec<&str> = fill.iter().map(String::as_str).collect();
+        let has = |jar: &Jar, name: &str| jar.cookies.iter().any(|cookie| cookie.name == name.as_bytes());
+        for chunk in fill.chunks(SET_COOKIES_MAX).take(3) {
+            receive(&mut jar, &crowded, chunk);
+        }
+        // Later: the expired one is gone; the first one filled in was sent in between, the second was not.
+        let later = NOW + 10;
+        assert!(jar.field(&at("www.example.com", "/p0", true), true, later).is_some());
+        jar.receive(fill[150..].iter().map(|value| value.as_bytes()), &crowded, later);
+        assert!(!has(&jar, "short") && jar.len() == PER_DOMAIN_MAX + 1);
+        jar.receive([&b"more=1; Secure"[..]].into_iter(), &crowded, later);
+        assert!(has(&jar, "c0") && !has(&jar, "c1") && has(&jar, "more") && has(&jar, "oldest"));
+        assert_eq!(jar.len(), PER_DOMAIN_MAX + 1);
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub struct Plan {
     done: RangeSet,
     length: u64,
     split_bytes_min: u64,
+    /// What a fetcher takes of another's piece at most.
+    share_bytes_max: u64,
 }
 
 impl Plan {
@@ -116,11 +118,21 @@ impl Plan {
             pieces.push(second);
         }
         pieces.sort_unstable_by_key(|piece| piece.at);
-        Plan { pieces, done, length, split_bytes_min }
+        Plan { pieces, done, length, split_bytes_min, share_bytes_max: u64::MAX }
+    }
+
+    /// The same for so many fetchers, some of which come later: each takes its share from the end of another's piece and
+    /// not half of it, so that it asks for nothing that a third one takes away again. What is on its way by then would
+    /// come for nothing, and on a full line in the place of something else.
+    #[must_use]
+    pub fn shared_by(mut self, fetchers: usize) -> Plan {
+        let missing = self.length - self.done.total().min(self.length);
+        self.share_bytes_max = missing.div_ceil(fetchers.max(1) as u64).max(self.split_bytes_min);
+        self
     }
 
     /// The next piece for a fetcher that is free: the first that nobody has, else the second half of the piece
-    /// with the most left. `None` if there is nothing worth a request.
+    /// with the most left, or a share of it. `None` if there is nothing worth a request.
     pub fn claim(&mut self) -> Option<Claim> {
         let free = self.pieces.iter().position(|piece| !piece.claimed && piece.at < piece.end);
         let id = match free {
@@ -136,7 +148,7 @@ impl Plan {
                     return None;
                 }
                 let piece = &mut self.pieces[victim];
-                let middle = piece.at + left / 2;
+                let middle = piece.end - (left - left / 2).min(self.share_bytes_max);
                 let stolen = Piece { at: middle, end: piece.end, claimed: false };
                 piece.end = middle;
                 self.pieces.push(stolen);
@@ -262,6 +274,11 @@ mod tests {
         plan.advance(stolen.id, 20);
         assert!(plan.is_complete());
         // A failed fetcher gives back the rest, and somebody else goes on where it was.
+        // Shares for four: from the end of what the first one has, each asked for once and whole.
+        let mut plan = Plan::new(100, RangeSet::new(), 1, 10).shared_by(4);
+        let claims: Vec<_> = std::iter::from_fn(|| plan.claim()).take(4).map(|c| (c.start, c.end)).collect();
+        assert_eq!(claims, [(0, 100), (75, 100), (50, 75), (25, 50)]);
+        assert_eq!(plan.wanted(0, 100), 25);
         let mut plan = Plan::new(100, RangeSet::new(), 1, 100);
         let claim = plan.claim().unwrap();
         plan.advance(claim.id, 40);

@@ -79,7 +79,7 @@ fn field(request: &str, name: &str) -> Option<String> {
     })
 }
 
-/// `/plain` knows no ranges; `/moved` redirects; `/missing` is 404; `/wrong` sends another part; `/broken` is 501 twice.
+/// `/plain` knows no ranges; `/moved` redirects, `/cookie` with a cookie; `/missing` is 404; `/wrong` sends another part; `/broken` is 501 twice.
 fn answer(request: &str, count: usize) -> String {
     let path = request.split(' ').nth(1).unwrap_or_default();
     let path = path.split('?').next().unwrap_or_default();
@@ -90,6 +90,9 @@ fn answer(request: &str, count: usize) -> String {
     };
     match path {
         "/moved" => return with("302 Found", "Location: /plain\r\n", ""),
+        "/cookie" => {
+            return with("302 Found", "Set-Cookie: a=b; Path=/; Max-Age=1000\r\nLocation: /plain\r\n", "");
+        }
         "/missing" => return with("404 Not Found", "", "nothing here"),
         "/broken" if count <= 2 => return with("501 Not Implemented", "", ""),
         "/wrong" => return with("206 Partial", "Content-Range: bytes 5-6/16\r\n", &CONTENT[5..7]),
@@ -281,6 +284,21 @@ fn only_what_is_newer() {
     assert_eq!(place.read("g"), CONTENT);
 }
 
+/// 6265-7.2-02, 6265-7.2-03a, 6265-7.2-03b, 6265-3-02b: without a jar cookies are neither kept nor sent; with one they are, also
+/// from a redirection, and stand in a file that users can read and edit (6265-7.2-01).
+#[test]
+fn cookies_only_where_they_are_wanted() {
+    let place = Place::new("cookies");
+    let server = Server::new();
+    for (arguments, sent) in [(&[][..], None), (&["--cookie-jar", "jar"], Some("a=b"))] {
+        let output = server.get(&place.0, "/cookie", arguments);
+        assert_eq!(text(&output.stdout), CONTENT, "{}", text(&output.stderr));
+        assert_eq!(field(&server.last(), "cookie").as_deref(), sent);
+    }
+    assert!(place.read("jar").contains("127.0.0.1\tFALSE\t/\tFALSE\t"), "{}", place.read("jar"));
+}
+
+/// 9110-15.6-02, 9110-15.5-02: what became of a transfer, and the content of an error, for who wants to know.
 #[test]
 fn what_is_told_of_a_transfer() {
     let place = Place::new("told");

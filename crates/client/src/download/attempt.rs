@@ -5,14 +5,14 @@ use super::asks::{add_range, may_split, pause, retry_after, unusable};
 use super::fetch::Shared;
 use super::keep::{Aborting, keep};
 use super::present::{self, Found};
-use super::{Done, Naming};
+use super::{Done, Naming, Segments};
 use crate::agent::{Hop, Response, Times};
 use crate::decode::{self, DecodeError, Decoder};
 use crate::error::{Cause, Failure, Phase};
 use crate::partial::{Directory, Overwrite, Partial, Present};
 use crate::progress::Event;
 use crate::replies::{self, Asked, Reply};
-use crate::segments::{Claim, Plan, RangeSet};
+use crate::segments::{Claim, Plan, RangeSet, SEGMENTS_MAX};
 use crate::verify::{Promises, Running};
 use eleven_semantics::content_disposition::download_name;
 use eleven_semantics::date::HttpDate;
@@ -307,7 +307,11 @@ impl Download {
 
     fn replan(&self, length: u64, done: RangeSet) {
         let split = self.shared.options.split_bytes_min;
-        *self.shared.plan.borrow_mut() = Plan::new(length, done, 1, split);
+        let fetchers = match self.shared.options.segments {
+            Segments::Fixed(count) => count,
+            Segments::Auto => SEGMENTS_MAX,
+        };
+        *self.shared.plan.borrow_mut() = Plan::new(length, done, 1, split).shared_by(fetchers);
     }
 
     /// One request and what follows from it. A failure comes with the server's Retry-After.

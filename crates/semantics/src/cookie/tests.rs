@@ -120,7 +120,7 @@ fn lifetimes() {
     }
 }
 
-/// 6265-5.2.3-01, 6265-5.2.3-02, 6265-5.3-01b to -01d; faults K13, K14.
+/// 6265-5.2.3-01, 6265-5.2.3-02, 6265-5.3-01b, 6265-5.3-01c, 6265-5.3-01d; faults K13, K14.
 #[test]
 fn domains() {
     for (host, domain, expected) in [
