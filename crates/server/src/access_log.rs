@@ -278,7 +278,12 @@ fn write_loop(shared: &Shared, mut output: Output) {
             std::mem::swap(&mut lock(slot).lines, &mut batch);
             if let Err((lost, error)) = output.write_lines(&batch) {
                 shared.dropped.fetch_add(lost, Ordering::Relaxed);
-                tracing::warn!(%error, lost, "access log: lines lost");
+                tracing::warn!(
+                    %error,
+                    lost,
+                    file = %output.name(),
+                    "access log: lines lost; requests are answered all the same, and lines are written again as soon as they can be"
+                );
             }
             batch.clear();
             batch.shrink_to(WAITING_BYTES_EAGER * 2);
@@ -312,6 +317,14 @@ fn wait(shared: &Shared) -> (bool, u64) {
 }
 
 impl Output {
+    /// Where lines go, for people.
+    fn name(&self) -> std::path::Display<'_> {
+        match self {
+            Output::File { path, .. } => path.display(),
+            _ => Path::new("standard output").display(),
+        }
+    }
+
     /// Opens the file anew if asked to, or if its name now means another file (looked at once a second).
     fn reopen(&mut self, asked: bool) {
         let Output::File { path, file, checked } = self else { return };
