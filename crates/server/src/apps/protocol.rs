@@ -190,7 +190,7 @@ pub struct Ticket {
     pub request: u32,
 }
 
-/// Starts a queue message; the head is appended to it, then `finish_head` is called.
+/// Starts a queue message; the head is appended to it, then [`finish_message`] is called.
 pub fn begin_message(kind: u8, ticket: Ticket, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&[kind, ticket.thread, 0, 0]);
