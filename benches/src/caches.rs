@@ -205,11 +205,14 @@ fn squid(site: &Site, origin: u16) -> Result<Program, String> {
          cache_peer 127.0.0.1 parent {origin} 0 no-query originserver no-digest\n\
          http_access allow all\ncache_mem {MEMORY_MIB} MB\nmaximum_object_size_in_memory 8 MB\n\
          memory_cache_mode always\naccess_log none\ncache_log /dev/null\npid_filename none\n\
-         cache_effective_user root\nshutdown_lifetime 0 seconds\nnetdb_filename none\n",
+         shutdown_lifetime 0 seconds\nnetdb_filename none\n",
     );
     let path = folder.join("squid.conf");
     std::fs::write(&path, config).map_err(|e| e.to_string())?;
-    Program::start("Squid", port, Path::new("squid"), &texts(&["-N", "-f", &path.to_string_lossy()]))
+    // Its shared memory is called after the service, and one that was killed leaves it behind.
+    let service = format!("bench{port}");
+    let args = texts(&["-N", "-n", &service, "-f", &path.to_string_lossy()]);
+    Program::start("Squid", port, Path::new("squid"), &args)
 }
 
 const MISS_SCRIPT: &str = "\
