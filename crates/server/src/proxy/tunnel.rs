@@ -17,10 +17,6 @@ use tokio::time::Sleep;
 /// once is kept, so that a tunnel at rest holds no memory.
 const SCRATCH_BYTES: usize = 32 * 1024;
 
-/// Messages up to this size are written when all tunnels that have something to read have read it. Those that leave
-/// together find their receivers still awake, and waking them is what costs most of a send.
-const GATHERED_BYTES_MAX: usize = 4 * 1024;
-
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -82,9 +78,8 @@ impl Way {
         Way { left, ..Way::default() }
     }
 
-    /// Moves what can be moved. Whether anything was; an error of reading ends the tunnel. What was read and waits for the others is
-    /// written by the next call, for which the task is woken. `is_cut`: an end now is no end, but a breach that the other
-    /// direction has found.
+    /// Moves what can be moved. Whether anything was; an error of reading ends the tunnel. `is_cut`: an end now is no
+    /// end, but a breach that the other direction has found.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -108,8 +103,7 @@ impl Way {
                 continue;
             }
             if !self.left.is_empty() {
-                self.left.clear();
-                self.at = 0;
+                (self.left, self.at) = (Vec::new(), 0);
             }
             if self.ended && is_cut {
                 self.closed = true;
@@ -124,22 +118,13 @@ impl Way {
                 return Ok(true);
             }
             let count = match from.poll_read(cx, scratch) {
-                Poll::Pending => {
-                    // A tunnel at rest holds no memory.
-                    self.left = Vec::new();
-                    return Ok(progress);
-                }
+                Poll::Pending => return Ok(progress),
                 Poll::Ready(result) => result?,
             };
             progress = true;
             if count == 0 {
                 self.ended = true;
                 continue;
-            }
-            if count <= GATHERED_BYTES_MAX {
-                self.left.extend_from_slice(&scratch[..count]);
-                cx.waker().wake_by_ref();
-                return Ok(progress);
             }
             let written = match poll_write(cx, to, &scratch[..count]) {
                 Err(error) => return Ok(self.refuse(error)),
