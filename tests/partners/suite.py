@@ -318,7 +318,7 @@ def test_a_loop_is_noticed():
             while not os.path.exists(path):
                 assert time.monotonic() < until
                 time.sleep(0.02)
-            assert status("--unix-socket", path, "http://localhost/") == "508"
+            assert status("--unix-socket", path, "http://localhost/") == "502"
         finally:
             end(process)
 
