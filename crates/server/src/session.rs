@@ -36,6 +36,8 @@ use std::task::{Context, Poll, ready};
 /// Content from memory that is copied behind its head, so that pipelined responses leave in one write. Larger
 /// content is written from where it is.
 const COPIED_BYTES_MAX: usize = 8 * 1024;
+/// How long the rest of a head may take when the worker is stopped.
+const STOP_HEAD_MS: u64 = 2_000;
 
 /// One connection.
 pub(crate) struct Session {
@@ -162,10 +164,11 @@ impl Session {
                     other => return Poll::Ready(other),
                 }
             }
-            if let Poll::Ready(verdict) = self.slot.poll_verdict(cx)
-                && let Some(reason) = self.on_verdict(verdict)
-            {
-                return Poll::Ready(Turn::Close(reason));
+            // Until none is left: only then will the next one wake this task.
+            while let Poll::Ready(verdict) = self.slot.poll_verdict(cx) {
+                if let Some(reason) = self.on_verdict(verdict) {
+                    return Poll::Ready(Turn::Close(reason));
+                }
             }
             match self.stream.poll_read_ready(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -183,7 +186,7 @@ impl Session {
                 let timeouts = &self.worker.settings().timeouts;
                 let (elapsed, extended) = (self.slot.phase_ms(), timeouts.head_timeout_extended_ms);
                 let fast = self.carry.len() as u64 >= timeouts.head_rate_min * (elapsed / 1000);
-                if fast && elapsed < extended {
+                if fast && elapsed < extended && !self.worker.ledger().is_stopping() {
                     self.slot.extend(extended - elapsed);
                     return None;
                 }
@@ -204,8 +207,13 @@ impl Session {
                 Some(CloseReason::Evicted)
             }
             Verdict::Evicted => Some(CloseReason::Evicted),
-            // A request that has begun to come is still answered, with `Connection: close`.
-            Verdict::Stopping if in_head => None,
+            // A request that has begun to come is still answered, with `Connection: close`, if its head comes soon.
+            Verdict::Stopping if in_head => {
+                let timeouts = &self.worker.settings().timeouts;
+                let left = timeouts.head_timeout_ms.saturating_sub(self.slot.phase_ms());
+                self.slot.extend(left.min(STOP_HEAD_MS));
+                None
+            }
             Verdict::Stopping => Some(CloseReason::Stopping),
         }
     }

@@ -7,6 +7,9 @@ use eleven_net::ledger::Phase;
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
+/// How long a connection is read from that lay idle when its worker was stopped: longer than most round trips.
+const STOP_IDLE_MS: u64 = 500;
+
 /// Whether a connection that ends for this reason is closed in stages. Octets that came after the last request
 /// (`nothing_unread` is false) are a sign that more may come.
 pub(super) fn is_staged(reason: CloseReason, nothing_unread: bool) -> bool {
@@ -25,7 +28,12 @@ pub(super) fn is_orderly(reason: CloseReason) -> bool {
 pub(super) async fn in_stages(session: &mut Session, reason: CloseReason) {
     let settings = session.worker.settings();
     let timeouts = &settings.timeouts;
-    session.slot.begin(Phase::Lingering, timeouts.linger_idle_timeout_ms);
+    // A request may be on its way to a connection that lay idle when the worker was stopped: its client must see the end
+    // and not a reset. That takes a round trip, whereas a response that was just sent may take a while to be read.
+    let was_idle = session.slot.phase() == Phase::Idle;
+    let idle_ms = if was_idle && reason == CloseReason::Stopping { STOP_IDLE_MS } else { u64::MAX };
+    let idle_ms = idle_ms.min(timeouts.linger_idle_timeout_ms);
+    session.slot.begin(Phase::Lingering, idle_ms);
     if session.stream.shutdown_write().await.is_err() {
         return;
     }
@@ -38,7 +46,7 @@ pub(super) async fn in_stages(session: &mut Session, reason: CloseReason) {
                 Poll::Ready(Ok(n)) if n > 0 && (n as u64) < left => {
                     left -= n as u64;
                     let patience = timeouts.linger_timeout_ms.saturating_sub(session.slot.phase_ms());
-                    session.slot.extend(patience.min(timeouts.linger_idle_timeout_ms));
+                    session.slot.extend(patience.min(idle_ms));
                 }
                 Poll::Ready(_) => break Poll::Ready(()),
                 Poll::Pending => break Poll::Pending,

@@ -459,10 +459,58 @@ fn a_stop_finishes_what_runs() {
     assert_eq!((response.status, response.text().as_str()), (200, "waited 5000 ms\n"));
     assert!(response.says_close());
     assert!(took < Duration::from_secs(7), "{took:?}");
-    let (got, took) = with_session(|stream, ledger| async move {
+}
+
+/// How long a stop has to wait for a client that sent `before`, reads nothing and never closes; and what it was sent.
+fn stop_beside(before: &'static [u8], after: &'static [u8]) -> (Vec<u8>, Duration) {
+    with_session(move |stream, ledger| async move {
+        let mut stream = Stream::Memory(Box::new(stream));
+        stream.write_all(before).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
+        let started = tokio::time::Instant::now();
         ledger.stop();
-        drip(stream, Vec::new(), Duration::from_secs(1)).await
-    });
-    assert!(got.is_empty() && took < Duration::from_secs(3), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if !after.is_empty() {
+            stream.write_all(after).await.unwrap();
+        }
+        let Stream::Memory(memory) = stream else { unreachable!("made above") };
+        let (got, _) = drip_until(*memory, &ledger).await;
+        (got, started.elapsed())
+    })
+}
+
+/// Reads until the ledger is empty, without ever closing.
+async fn drip_until(stream: MemoryStream, ledger: &Ledger) -> (Vec<u8>, MemoryStream) {
+    let mut stream = Stream::Memory(Box::new(stream));
+    ledger.emptied().await;
+    let (mut got, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+        got.extend_from_slice(&buffer[..n]);
+    }
+    let Stream::Memory(memory) = stream else { unreachable!("made above") };
+    (got, *memory)
+}
+
+/// 9112-9.6-R1: of clients that never close by themselves, a stop waits for one that lies idle only as long as a request
+/// may be on its way, and for half a head not as long as a head may usually take.
+#[test]
+fn a_stop_waits_little_for_clients_that_do_nothing() {
+    let request = b"GET / HTTP/1.1\r\nHost: sim\r\n\r\n";
+    let (got, took) = stop_beside(b"", b"");
+    assert!(got.is_empty() && took < Duration::from_millis(1_000), "{took:?}");
+    let (got, took) = stop_beside(request, b"");
+    assert!(status_of(&got).status == 200 && took < Duration::from_millis(1_000), "{took:?}");
+    // One that came too late is not answered, and its client sees an end and no reset.
+    let (got, took) = stop_beside(request, request);
+    assert!(took < Duration::from_millis(2_000), "{took:?}");
+    assert_eq!(got.windows(8).filter(|octets| octets == b"HTTP/1.1").count(), 1);
+    // Half a head: 408 after two seconds, and two more for reading that.
+    let (got, took) = stop_beside(&request[..20], b"");
+    assert_eq!(status_of(&got).status, 408);
+    assert!(took > Duration::from_millis(1_900) && took < Duration::from_millis(5_000), "{took:?}");
+    // The rest of a head that comes in time is answered.
+    let (got, took) = stop_beside(&request[..20], &request[20..]);
+    let response = status_of(&got);
+    assert!(response.status == 200 && response.says_close());
+    assert!(took < Duration::from_millis(3_000), "{took:?}");
 }
