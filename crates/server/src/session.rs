@@ -186,7 +186,9 @@ impl Session {
                 let timeouts = &self.worker.settings().timeouts;
                 let (elapsed, extended) = (self.slot.phase_ms(), timeouts.head_timeout_extended_ms);
                 let fast = self.carry.len() as u64 >= timeouts.head_rate_min * (elapsed / 1000);
-                if fast && elapsed < extended && !self.worker.ledger().is_stopping() {
+                // Sooner than that only after a stop, which gave it a moment and no more.
+                let had_its_time = elapsed >= timeouts.head_timeout_ms;
+                if fast && had_its_time && elapsed < extended {
                     self.slot.extend(extended - elapsed);
                     return None;
                 }
@@ -305,8 +307,7 @@ impl Session {
             request.is_recorded = weight > 0 || self.worker.is_logged();
             // The clock is read for those who look at the times.
             request.is_timed = weight > 0 || self.worker.is_log_timed();
-            let is_timed = request.is_timed;
-            let started = is_timed.then(clock::now);
+            let started = request.is_timed.then(clock::now);
             let is_safe = request.head.method.is_safe();
             let service = self.worker.service();
             let handled = catch_unwind(AssertUnwindSafe(|| service.handle(request, &self.worker)));

@@ -461,6 +461,21 @@ fn a_stop_finishes_what_runs() {
     assert!(took < Duration::from_secs(7), "{took:?}");
 }
 
+/// Fault D01: while a worker drains (after an upgrade) nobody is hurried: a large head that keeps coming is answered
+/// as always.
+#[test]
+fn a_large_head_may_come_while_the_worker_drains() {
+    let (got, took) = with_session(|stream, ledger| {
+        let mut octets = b"GET / HTTP/1.1\r\nHost: sim\r\nX: ".to_vec();
+        octets.resize(9_000, b'x');
+        octets.extend_from_slice(b"\r\n\r\n");
+        ledger.drain();
+        drip(stream, octets, Duration::from_millis(2))
+    });
+    assert_eq!(status_of(&got).status, 200);
+    assert!(took > Duration::from_secs(15), "longer than a head usually may take: {took:?}");
+}
+
 /// How long a stop has to wait for a client that sent `before`, reads nothing and never closes; and what it was sent.
 fn stop_beside(before: &'static [u8], after: &'static [u8]) -> (Vec<u8>, Duration) {
     with_session(move |stream, ledger| async move {
