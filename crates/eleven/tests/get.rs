@@ -1,59 +1,16 @@
 //! `eleven get` as a user runs it: exit codes, what goes to standard output and what to standard error, and what
 //! is on the disk after a `kill -9`.
 
+mod support;
+
 use eleven_testkit::Rng;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-fn eleven() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eleven"));
-    command.arg("get").stdin(Stdio::null());
-    for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
-    {
-        command.env_remove(name);
-    }
-    command
-}
-
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        let path = std::env::temp_dir().join(format!("eleven-get-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Place(path)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn read_head(socket: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    let mut octet = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        if socket.read(&mut octet).ok()? == 0 {
-            return None;
-        }
-        head.push(octet[0]);
-    }
-    Some(String::from_utf8_lossy(&head).into_owned())
-}
+use support::{Folder, eleven_get, read_head};
 
 /// A server that answers each connection's first request with these octets, and closes.
 fn canned(answer: &[u8]) -> (u16, Arc<Mutex<Vec<String>>>) {
@@ -79,7 +36,7 @@ fn text(octets: &[u8]) -> String {
 }
 
 fn get(port: u16, arguments: &[&str]) -> Output {
-    eleven().arg(format!("http://127.0.0.1:{port}/f")).args(arguments).output().unwrap()
+    eleven_get().arg(format!("http://127.0.0.1:{port}/f")).args(arguments).output().unwrap()
 }
 
 /// Faults K01, K03, K11, K12, K33, K38, K39, K40, G11, G17, R-rows: one line each, its own exit code, and nothing
@@ -133,8 +90,8 @@ fn every_failure_has_its_exit_code_and_one_line() {
             assert!(errors.starts_with("eleven: ") && !errors.contains('\x1b'), "{what}: {errors}");
         }
         // Saving: the same code, and no file.
-        let place = Place::new("codes");
-        let directory = place.0.to_str().unwrap();
+        let place = Folder::new();
+        let directory = place.path().to_str().unwrap();
         let output = get(port, &[arguments, &["-O", "--output-dir", directory]].concat());
         assert_eq!(output.status.code(), Some(code), "{what} saved: {}", text(&output.stderr));
         assert_eq!(place.names().contains(&"f".to_owned()), code == 0, "{what}: {:?}", place.names());
@@ -161,7 +118,7 @@ fn wrong_wishes_are_refused_at_once() {
         (&["http://h/", "--sha256", "abc"], 2),
         (&[], 2),
     ] {
-        let output = eleven().args(arguments).output().unwrap();
+        let output = eleven_get().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
         assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
     }
@@ -230,13 +187,13 @@ fn heads_are_shown_and_secrets_hidden() {
 
 #[test]
 fn records_times_and_progress() {
-    let place = Place::new("har");
-    let har = place.0.join("h.json");
+    let place = Folder::new();
+    let har = place.path().join("h.json");
     let (port, _) = canned(
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi",
     );
     let url = format!("http://127.0.0.1:{port}/f?a=b");
-    let output = eleven()
+    let output = eleven_get()
         .args([
             &url,
             "--har",
@@ -248,7 +205,7 @@ fn records_times_and_progress() {
             "-u",
             "u:secret",
         ])
-        .args(["--output-dir", place.0.to_str().unwrap()])
+        .args(["--output-dir", place.path().to_str().unwrap()])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -338,15 +295,18 @@ fn journal_lines(path: &Path) -> usize {
 /// Fault F23.
 #[test]
 fn killed_and_continued() {
-    let place = Place::new("kill");
+    let place = Folder::new();
     let content = Arc::new(Rng::new(3).bytes(40 << 20));
     let hold = Arc::new(Mutex::new(true));
     let (port, seen) = slow_server(Arc::clone(&content), Arc::clone(&hold));
     let start = || {
         let url = format!("http://127.0.0.1:{port}/f");
-        eleven().args([&url, "-c", "-q", "-O", "--output-dir", place.0.to_str().unwrap()]).spawn().unwrap()
+        eleven_get()
+            .args([&url, "-c", "-q", "-O", "--output-dir", place.path().to_str().unwrap()])
+            .spawn()
+            .unwrap()
     };
-    let journal = place.0.join("f.eleven-journal");
+    let journal = place.path().join("f.eleven-journal");
     let mut last = 0;
     for round in 0..2 {
         let mut child = start();
@@ -360,7 +320,7 @@ fn killed_and_continued() {
     *hold.lock().unwrap() = false;
     assert!(start().wait().unwrap().success());
     assert_eq!(place.names(), ["f"]);
-    assert!(std::fs::read(place.0.join("f")).unwrap() == *content);
+    assert!(std::fs::read(place.path().join("f")).unwrap() == *content);
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 3);
     for head in &seen[1..] {
@@ -373,22 +333,22 @@ fn killed_and_continued() {
 /// An interrupt keeps what was received, and says so by its exit code.
 #[test]
 fn interrupted_and_continued() {
-    let place = Place::new("interrupt");
+    let place = Folder::new();
     let content = Arc::new(Rng::new(4).bytes(8 << 20));
     let hold = Arc::new(Mutex::new(true));
     let (port, _) = slow_server(Arc::clone(&content), Arc::clone(&hold));
     let url = format!("http://127.0.0.1:{port}/f");
-    let arguments = [&url, "-c", "-q", "-O", "--output-dir", place.0.to_str().unwrap()];
-    let mut child = eleven().args(arguments).spawn().unwrap();
-    let part = place.0.join("f.eleven-part");
+    let arguments = [&url, "-c", "-q", "-O", "--output-dir", place.path().to_str().unwrap()];
+    let mut child = eleven_get().args(arguments).spawn().unwrap();
+    let part = place.path().join("f.eleven-part");
     wait_for("content", || std::fs::metadata(&part).is_ok_and(|meta| meta.len() > 300_000), &mut child);
     let process = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(place.names(), ["f.eleven-journal", "f.eleven-part"]);
     *hold.lock().unwrap() = false;
-    assert!(eleven().args(arguments).status().unwrap().success());
-    assert!(std::fs::read(place.0.join("f")).unwrap() == *content);
+    assert!(eleven_get().args(arguments).status().unwrap().success());
+    assert!(std::fs::read(place.path().join("f")).unwrap() == *content);
 }
 
 /// Fault K27 and the full disk: what cannot be written is said, and nothing is lost.

@@ -1,58 +1,18 @@
 //! `eleven get` with many URLs: pipelines over several connections and what becomes of them when a server closes early, an
 //! interrupt, names that meet.
 
+mod support;
+
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-
-fn eleven() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eleven"));
-    command.arg("get").stdin(Stdio::null());
-    for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
-    {
-        command.env_remove(name);
-    }
-    command
-}
-
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        let path = std::env::temp_dir().join(format!("eleven-many-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Place(path)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use support::{Folder, eleven_get, read_head};
 
 /// The path of the next request; nothing at the end of the connection.
 fn next_path(socket: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    let mut octet = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        if socket.read(&mut octet).ok()? == 0 {
-            return None;
-        }
-        head.push(octet[0]);
-    }
-    String::from_utf8(head).ok()?.split(' ').nth(1).map(str::to_owned)
+    read_head(socket)?.split(' ').nth(1).map(str::to_owned)
 }
 
 /// What a server saw: for each connection, the paths in their order.
@@ -84,8 +44,8 @@ fn server(answers: usize) -> (u16, Seen) {
     (port, seen)
 }
 
-fn list(place: &Place, port: u16, count: usize) -> PathBuf {
-    let path = place.0.join("list");
+fn list(place: &Folder, port: u16, count: usize) -> PathBuf {
+    let path = place.path().join("list");
     let urls: String = (0..count).map(|n| format!("http://127.0.0.1:{port}/f{n:03}\n")).collect();
     std::fs::write(&path, urls).unwrap();
     path
@@ -98,12 +58,12 @@ fn pipelines_fall_back_when_a_server_closes_early() {
     for (answers, parallel, most) in
         [(1000, "1", 1), (1000, "4", 4), (7, "1", 40), (2, "3", 120), (1, "2", 120)]
     {
-        let place = Place::new("pipeline");
+        let place = Folder::new();
         let (port, seen) = server(answers);
         let list = list(&place, port, 60);
-        let out = place.0.join("out");
+        let out = place.path().join("out");
         std::fs::create_dir(&out).unwrap();
-        let output = eleven()
+        let output = eleven_get()
             .args(["-O", "--retry-delay", "0.001", "--pipeline", "8", "--parallel", parallel, "--output-dir"])
             .arg(&out)
             .arg("--urls-from")
@@ -128,7 +88,7 @@ fn pipelines_fall_back_when_a_server_closes_early() {
 /// An interrupt ends what runs and begins nothing more.
 #[test]
 fn an_interrupt_ends_a_long_list() {
-    let place = Place::new("interrupt");
+    let place = Folder::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = Arc::new((Mutex::new(0), Condvar::new()));
@@ -144,9 +104,9 @@ fn an_interrupt_ends_a_long_list() {
         }
     });
     let list = list(&place, port, 50);
-    let mut child = eleven()
+    let mut child = eleven_get()
         .args(["-O", "-q", "--parallel", "2", "--output-dir"])
-        .arg(&place.0)
+        .arg(place.path())
         .arg("--urls-from")
         .arg(&list)
         .spawn()
@@ -164,12 +124,12 @@ fn an_interrupt_ends_a_long_list() {
 #[test]
 fn names_that_meet_are_numbered() {
     for more in [&[][..], &["--pipeline", "8"]] {
-        let place = Place::new("names");
+        let place = Folder::new();
         let (port, _) = server(1000);
         let urls: Vec<String> = (0..12).map(|n| format!("http://127.0.0.1:{port}/{n}/f.txt")).collect();
-        let output = eleven()
+        let output = eleven_get()
             .args(["-O", "--rename", "--output-dir"])
-            .arg(&place.0)
+            .arg(place.path())
             .args(more)
             .args(&urls)
             .output()
@@ -178,7 +138,7 @@ fn names_that_meet_are_numbered() {
         let names = place.names();
         assert_eq!(names.len(), 12, "{names:?}");
         let mut contents: Vec<String> =
-            names.iter().map(|name| std::fs::read_to_string(place.0.join(name)).unwrap()).collect();
+            names.iter().map(|name| std::fs::read_to_string(place.path().join(name)).unwrap()).collect();
         contents.sort();
         let mut expected: Vec<String> = (0..12).map(|n| format!("/{n}/f.txt")).collect();
         expected.sort();

@@ -1,48 +1,24 @@
 //! The options of `eleven get` that users of curl, wget and aria2 bring along, by what the server sees and what the user
 //! gets.
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use support::{Folder, eleven_get, read_head};
 
-fn eleven() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eleven"));
-    command.arg("get").stdin(Stdio::null());
-    for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
-    {
-        command.env_remove(name);
-    }
-    command
+fn read(place: &Folder, name: &str) -> String {
+    std::fs::read_to_string(place.path().join(name)).unwrap_or_else(|error| format!("{name}: {error}"))
 }
 
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Place {
-        let path = std::env::temp_dir().join(format!("eleven-options-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Place(path)
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.0.join(name)).unwrap_or_else(|error| format!("{name}: {error}"))
-    }
-
-    fn write(&self, name: &str, text: &str, modified_s: u64) {
-        std::fs::write(self.0.join(name), text).unwrap();
-        let file = std::fs::File::options().write(true).open(self.0.join(name)).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(modified_s)).unwrap();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn write(place: &Folder, name: &str, text: &str, modified_s: u64) {
+    let path = place.write(name, text);
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(modified_s)).unwrap();
 }
 
 const CONTENT: &str = "0123456789abcdef";
@@ -55,15 +31,7 @@ struct Server {
 }
 
 fn read_request(socket: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    let mut octet = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        if socket.read(&mut octet).ok()? == 0 {
-            return None;
-        }
-        head.push(octet[0]);
-    }
-    let mut text = String::from_utf8(head).ok()?;
+    let mut text = read_head(socket)?;
     let length = field(&text, "content-length").map_or(0, |value| value.parse().unwrap());
     let mut content = vec![0; length];
     socket.read_exact(&mut content).ok()?;
@@ -149,7 +117,7 @@ impl Server {
 
     fn get(&self, place: &Path, path: &str, arguments: &[&str]) -> Output {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
-        eleven().current_dir(place).arg(url).args(arguments).output().unwrap()
+        eleven_get().current_dir(place).arg(url).args(arguments).output().unwrap()
     }
 
     /// The last request.
@@ -164,8 +132,8 @@ fn text(octets: &[u8]) -> String {
 
 #[test]
 fn content_in_all_its_forms() {
-    let place = Place::new("content");
-    place.write("file", "a b&c\n", 1);
+    let place = Folder::new();
+    write(&place, "file", "a b&c\n", 1);
     let server = Server::new();
     for (arguments, method, target, content) in [
         (&["--data-raw", "@x"][..], "POST", "/plain", "@x"),
@@ -180,7 +148,7 @@ fn content_in_all_its_forms() {
         (&["-G", "--data-urlencode", "q=a b"], "GET", "/plain?q=a%20b", ""),
         (&["-X", "OPTIONS", "-d", "a=1"], "OPTIONS", "/plain", "a=1"),
     ] {
-        let output = server.get(&place.0, "/plain", arguments);
+        let output = server.get(place.path(), "/plain", arguments);
         let request = server.last();
         let first = request.lines().next().unwrap().to_owned();
         // What was to be percent-encoded has a name only before an `=`.
@@ -191,17 +159,17 @@ fn content_in_all_its_forms() {
         let typed = field(&request, "content-type").is_some();
         assert_eq!(typed, method != "GET", "{arguments:?}");
     }
-    let output = server.get(&place.0, "/plain?x=1", &["-G", "-d", "a=1"]);
+    let output = server.get(place.path(), "/plain?x=1", &["-G", "-d", "a=1"]);
     assert!(output.status.success() && server.last().starts_with("GET /plain?x=1&a=1 "));
     for arguments in [&["-G", "-d", "a b"][..], &["-G"], &["-G", "-T", "file"]] {
-        assert_eq!(server.get(&place.0, "/plain", arguments).status.code(), Some(3), "{arguments:?}");
+        assert_eq!(server.get(place.path(), "/plain", arguments).status.code(), Some(3), "{arguments:?}");
     }
 }
 
 /// 9110-14.2-02, 9110-14.3-01, 9110-14.3-02, 9110-14.4-01: a range, from servers that know ranges and from those that do not.
 #[test]
 fn ranges() {
-    let place = Place::new("ranges");
+    let place = Folder::new();
     let server = Server::new();
     for path in ["/f", "/plain"] {
         for (range, expected) in [
@@ -213,13 +181,13 @@ fn ranges() {
             ("-99", Some(CONTENT)),
             ("16-", None),
         ] {
-            let output = server.get(&place.0, path, &["-r", range]);
+            let output = server.get(place.path(), path, &["-r", range]);
             assert_eq!(field(&server.last(), "range"), Some(format!("bytes={range}")));
             match expected {
                 Some(expected) => assert_eq!(text(&output.stdout), expected, "{path} {range}"),
                 None => assert_eq!((output.status.code(), text(&output.stdout)), (Some(12), String::new())),
             }
-            let output = server.get(&place.0, path, &["-r", range, "-o", "part", "--overwrite"]);
+            let output = server.get(place.path(), path, &["-r", range, "-o", "part", "--overwrite"]);
             assert_eq!(
                 output.status.success(),
                 expected.is_some(),
@@ -227,24 +195,28 @@ fn ranges() {
                 text(&output.stderr)
             );
             if let Some(expected) = expected {
-                assert_eq!(place.read("part"), expected, "{path} {range}");
+                assert_eq!(read(&place, "part"), expected, "{path} {range}");
             }
         }
     }
-    assert_eq!(server.get(&place.0, "/wrong", &["-r", "0-3"]).status.code(), Some(9));
-    assert_eq!(server.get(&place.0, "/f", &["-r", "0-3", "-o", "part"]).status.code(), Some(3), "it exists");
-    assert_eq!(server.get(&place.0, "/missing", &["-r", "0-3", "-o", "new"]).status.code(), Some(12));
-    assert!(!place.0.join("new").exists());
+    assert_eq!(server.get(place.path(), "/wrong", &["-r", "0-3"]).status.code(), Some(9));
+    assert_eq!(
+        server.get(place.path(), "/f", &["-r", "0-3", "-o", "part"]).status.code(),
+        Some(3),
+        "it exists"
+    );
+    assert_eq!(server.get(place.path(), "/missing", &["-r", "0-3", "-o", "new"]).status.code(), Some(12));
+    assert!(!place.path().join("new").exists());
 }
 
 /// 9110-13.1.3-01: If-Modified-Since by the time of what is here; 304 is no failure.
 #[test]
 fn only_what_is_newer() {
-    let place = Place::new("newer");
+    let place = Folder::new();
     let server = Server::new();
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
     let modified = |name: &str| {
-        let meta = std::fs::metadata(place.0.join(name)).unwrap();
+        let meta = std::fs::metadata(place.path().join(name)).unwrap();
         meta.modified().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
     };
     // -N: fetched, with the server's time; then found to be as new; then replaced where it is older, or another.
@@ -254,87 +226,87 @@ fn only_what_is_newer() {
         (Some(("older", 1)), Some("Thu, 01 Jan 1970 00:00:01 GMT"), CONTENT),
     ] {
         if let Some((content, time)) = here {
-            place.write("f", content, time);
+            write(&place, "f", content, time);
         }
-        let output = server.get(&place.0, "/f", &["-O", "-N"]);
+        let output = server.get(place.path(), "/f", &["-O", "-N"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(field(&server.last(), "if-modified-since").as_deref(), sends);
-        assert_eq!((place.read("f").as_str(), modified("f")), (expected, MODIFIED_S));
+        assert_eq!((read(&place, "f").as_str(), modified("f")), (expected, MODIFIED_S));
     }
-    assert!(server.get(&place.0, "/f", &["-R", "-o", "timed"]).status.success());
+    assert!(server.get(place.path(), "/f", &["-R", "-o", "timed"]).status.success());
     assert_eq!(modified("timed"), MODIFIED_S);
     // -z: a date, or the time of a file.
     for condition in [date, "timed"] {
-        let output = server.get(&place.0, "/f", &["-z", condition]);
+        let output = server.get(place.path(), "/f", &["-z", condition]);
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), String::new()), "{condition}");
-        let output = server.get(&place.0, "/f", &["-z", condition, "-o", "conditional"]);
+        let output = server.get(place.path(), "/f", &["-z", condition, "-o", "conditional"]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        assert!(!place.0.join("conditional").exists());
+        assert!(!place.path().join("conditional").exists());
     }
-    let output = server.get(&place.0, "/f", &["-z", &format!("-{date}")]);
+    let output = server.get(place.path(), "/f", &["-z", &format!("-{date}")]);
     assert_eq!(text(&output.stdout), CONTENT);
     assert_eq!(field(&server.last(), "if-unmodified-since").as_deref(), Some(date));
-    assert_eq!(server.get(&place.0, "/f", &["-z", "no date"]).status.code(), Some(3));
+    assert_eq!(server.get(place.path(), "/f", &["-z", "no date"]).status.code(), Some(3));
     // What is there is skipped, whatever it is.
-    place.write("f", "mine", 1);
+    write(&place, "f", "mine", 1);
     let before = server.seen.lock().unwrap().len();
-    assert!(server.get(&place.0, "/f", &["-O", "--skip-existing"]).status.success());
-    assert_eq!((place.read("f").as_str(), server.seen.lock().unwrap().len()), ("mine", before));
-    assert!(server.get(&place.0, "/g", &["-O", "--no-clobber"]).status.success());
-    assert_eq!(place.read("g"), CONTENT);
+    assert!(server.get(place.path(), "/f", &["-O", "--skip-existing"]).status.success());
+    assert_eq!((read(&place, "f").as_str(), server.seen.lock().unwrap().len()), ("mine", before));
+    assert!(server.get(place.path(), "/g", &["-O", "--no-clobber"]).status.success());
+    assert_eq!(read(&place, "g"), CONTENT);
 }
 
 /// 6265-7.2-02, 6265-7.2-03a, 6265-7.2-03b, 6265-3-02b: without a jar cookies are neither kept nor sent; with one they are, also
 /// from a redirection, and stand in a file that users can read and edit (6265-7.2-01).
 #[test]
 fn cookies_only_where_they_are_wanted() {
-    let place = Place::new("cookies");
+    let place = Folder::new();
     let server = Server::new();
     for (arguments, sent) in [(&[][..], None), (&["--cookie-jar", "jar"], Some("a=b"))] {
-        let output = server.get(&place.0, "/cookie", arguments);
+        let output = server.get(place.path(), "/cookie", arguments);
         assert_eq!(text(&output.stdout), CONTENT, "{}", text(&output.stderr));
         assert_eq!(field(&server.last(), "cookie").as_deref(), sent);
     }
-    assert!(place.read("jar").contains("127.0.0.1\tFALSE\t/\tFALSE\t"), "{}", place.read("jar"));
+    assert!(read(&place, "jar").contains("127.0.0.1\tFALSE\t/\tFALSE\t"), "{}", read(&place, "jar"));
 }
 
 /// 9110-15.6-02, 9110-15.5-02: what became of a transfer, and the content of an error, for who wants to know.
 #[test]
 fn what_is_told_of_a_transfer() {
-    let place = Place::new("told");
+    let place = Folder::new();
     let server = Server::new();
     let port = server.port;
     let format = "%{http_code} %{num_redirects} %{size_download} %{content_type} %{url_effective} %{filename_effective} %header{etag}\\n";
-    let output = server.get(&place.0, "/moved", &["-w", format, "-o", "f", "-D", "heads"]);
+    let output = server.get(place.path(), "/moved", &["-w", format, "-o", "f", "-D", "heads"]);
     let expected = format!("200 1 16 text/x-test http://127.0.0.1:{port}/plain f \"v\"\n");
     let told = text(&output.stdout).replace("./f", "f");
     assert_eq!(told, expected, "{}", text(&output.stderr));
-    let heads = place.read("heads");
+    let heads = read(&place, "heads");
     assert!(
         heads.starts_with("HTTP/1.1 302 Found\r\n") && heads.contains("\r\n\r\nHTTP/1.1 200 OK\r\n"),
         "{heads}"
     );
-    let output = server.get(&place.0, "/f", &["-s", "-w", "|%{http_code}|%{exitcode}|%{size_download}"]);
+    let output = server.get(place.path(), "/f", &["-s", "-w", "|%{http_code}|%{exitcode}|%{size_download}"]);
     assert_eq!(text(&output.stdout), format!("{CONTENT}|200|0|16"));
-    let output = server.get(&place.0, "/missing", &["-w", "%{http_code} %{exitcode}", "-o", "no"]);
+    let output = server.get(place.path(), "/missing", &["-w", "%{http_code} %{exitcode}", "-o", "no"]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(12), "404 12".into()));
-    let output = server.get(&place.0, "/missing", &["--fail-with-body"]);
+    let output = server.get(place.path(), "/missing", &["--fail-with-body"]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(12), "nothing here".into()));
-    let output = server.get(&place.0, "/f", &["-w", "%{no_such}"]);
+    let output = server.get(place.path(), "/f", &["-w", "%{no_such}"]);
     assert_eq!(output.status.code(), Some(3));
     // Several files, each with its name; directories that are missing are made.
     let other = format!("http://127.0.0.1:{port}/g");
-    let output = server.get(&place.0, "/f", &["-o", "a/b/one", &other, "-o", "a/two", "--create-dirs"]);
+    let output = server.get(place.path(), "/f", &["-o", "a/b/one", &other, "-o", "a/two", "--create-dirs"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!((place.read("a/b/one"), place.read("a/two")), (CONTENT.into(), CONTENT.into()));
-    assert_eq!(server.get(&place.0, "/f", &["-o", "x/y"]).status.code(), Some(15));
-    assert_eq!(server.get(&place.0, "/f", &[&other, "-o", "x"]).status.code(), Some(3));
+    assert_eq!((read(&place, "a/b/one"), read(&place, "a/two")), (CONTENT.into(), CONTENT.into()));
+    assert_eq!(server.get(place.path(), "/f", &["-o", "x/y"]).status.code(), Some(15));
+    assert_eq!(server.get(place.path(), "/f", &[&other, "-o", "x"]).status.code(), Some(3));
     // What another attempt will hardly change is tried again if that is wished.
     let fresh = Server::new();
-    assert_eq!(fresh.get(&place.0, "/broken", &["--retry-delay", "0.001"]).status.code(), Some(13));
+    assert_eq!(fresh.get(place.path(), "/broken", &["--retry-delay", "0.001"]).status.code(), Some(13));
     let fresh = Server::new();
     for arguments in [&["--retry-all-errors", "--retry-delay", "0.001"][..], &["-o", "broken"]] {
-        let output = fresh.get(&place.0, "/broken", arguments);
+        let output = fresh.get(place.path(), "/broken", arguments);
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 }
@@ -342,7 +314,7 @@ fn what_is_told_of_a_transfer() {
 /// Connections that lead elsewhere: requests name whom they are for (9112-3.2-01).
 #[test]
 fn where_connections_lead() {
-    let place = Place::new("lead");
+    let place = Folder::new();
     let server = Server::new();
     let port = server.port;
     let url = "http://name.example:81/f";
@@ -351,15 +323,16 @@ fn where_connections_lead() {
         format!("::127.0.0.1:{port}"),
         format!("name.example::127.0.0.1:{port}"),
     ] {
-        let output = eleven().current_dir(&place.0).args([url, "--connect-to", &to]).output().unwrap();
+        let output =
+            eleven_get().current_dir(place.path()).args([url, "--connect-to", &to]).output().unwrap();
         assert_eq!(text(&output.stdout), CONTENT, "{to} {}", text(&output.stderr));
         assert_eq!(field(&server.last(), "host").as_deref(), Some("name.example:81"));
     }
-    let here = server.get(&place.0, "/f", &["-4", "--interface", "127.0.0.1"]);
+    let here = server.get(place.path(), "/f", &["-4", "--interface", "127.0.0.1"]);
     assert_eq!(text(&here.stdout), CONTENT, "{}", text(&here.stderr));
-    let none = server.get(&place.0, "/f", &["-6"]);
+    let none = server.get(place.path(), "/f", &["-6"]);
     assert_eq!(none.status.code(), Some(5), "{}", text(&none.stderr));
     assert!(text(&none.stderr).contains("no address of the version"), "{}", text(&none.stderr));
-    let twisted = eleven().args(["http://h/", "--connect-to", "nonsense"]).output().unwrap();
+    let twisted = eleven_get().args(["http://h/", "--connect-to", "nonsense"]).output().unwrap();
     assert_eq!(twisted.status.code(), Some(3));
 }

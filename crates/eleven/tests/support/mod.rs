@@ -173,6 +173,15 @@ impl Folder {
         &self.0
     }
 
+    /// The names in it, in order.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).expect("it is there");
+        let mut names: Vec<_> =
+            entries.map(|e| e.expect("it is read").file_name().into_string().expect("plain")).collect();
+        names.sort();
+        names
+    }
+
     /// Writes a file below it, with the folders that lead there.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
@@ -186,6 +195,30 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// `eleven get`, without the proxies that the surroundings may name.
+pub fn eleven_get() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eleven"));
+    command.arg("get").stdin(Stdio::null());
+    for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The head of the next request, for servers made by a test; nothing at the end of the connection.
+pub fn read_head(socket: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut octet = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if socket.read(&mut octet).ok()? == 0 {
+            return None;
+        }
+        head.push(octet[0]);
+    }
+    Some(String::from_utf8_lossy(&head).into_owned())
 }
 
 /// What follows the answers that a row expects.
