@@ -21,6 +21,11 @@ macro_rules! errors {
                 match self { $(ProxyError::$variant => $token),* }
             }
 
+            /// What it means, in a sentence for people.
+            pub fn meaning(self) -> &'static str {
+                match self { $(ProxyError::$variant => $doc),* }
+            }
+
             /// The status it is answered with (9209 §2.3's recommendation).
             pub fn status(self) -> Status {
                 match self { $(ProxyError::$variant => Status::$status),* }

@@ -3,6 +3,7 @@
 //!
 //! Nothing is repaired here (9112-3.2-02): a target is right, or it is refused.
 
+use crate::Status;
 use crate::grammar::{decimal, hex_digit};
 use crate::method::Method;
 
@@ -410,6 +411,27 @@ pub enum InvalidPath {
     EncodedSlash,
     /// A `%` that two hexadecimal digits do not follow: 400.
     PercentEncoding,
+}
+
+impl InvalidPath {
+    /// What a request for it is answered with.
+    pub fn status(self) -> Status {
+        match self {
+            InvalidPath::EncodedSlash => Status::NOT_FOUND,
+            InvalidPath::Nul | InvalidPath::AboveRoot | InvalidPath::PercentEncoding => Status::BAD_REQUEST,
+        }
+    }
+}
+
+impl std::fmt::Display for InvalidPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            InvalidPath::Nul => "it holds an encoded NUL",
+            InvalidPath::AboveRoot => "its dot segments lead above the root",
+            InvalidPath::EncodedSlash => "it holds an encoded slash",
+            InvalidPath::PercentEncoding => "it holds a % that two hexadecimal digits do not follow",
+        })
+    }
 }
 
 /// The canonical form of a path: decoded exactly once, dot segments resolved, empty segments dropped. Access

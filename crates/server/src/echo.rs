@@ -2,6 +2,7 @@
 //! and answers with any status, delay, stream or size on demand.
 
 use crate::handler::Handled;
+use crate::refusal::bad_path;
 use crate::request::{ContentReader, Request, RequestContent};
 use crate::response::{Content, Response};
 use bytes::Bytes;
@@ -33,7 +34,7 @@ impl Echo {
     pub fn handle(&self, request: &mut Request) -> Handled {
         let path = match request.path() {
             Ok(path) => path.to_vec(),
-            Err(_) => return Response::text(Status::BAD_REQUEST, TEXT, "the path is invalid\n").into(),
+            Err(why) => return bad_path(why).into(),
         };
         let segments: Vec<&[u8]> = path[1..].split(|&b| b == b'/').collect();
         let allowed: &'static str = match segments[0] {

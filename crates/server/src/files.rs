@@ -141,6 +141,7 @@ impl Files {
         let Some(options) = &self.0.options.upload else { return self.method_not_allowed().into() };
         let beneath = match request.path() {
             Ok(path) => self.beneath(path).filter(|beneath| !beneath.is_empty()).map(<[u8]>::to_vec),
+            // Nothing can be put there; whether anything is there is not the question.
             Err(_) => return Response::new(Status::BAD_REQUEST).into(),
         };
         let Some(path) = beneath else { return Response::new(Status::NOT_FOUND).into() };
@@ -241,9 +242,7 @@ impl Files {
             Ok(path) => path.to_vec(),
             // Fault P02: no file has such a name.
             Err(InvalidPath::EncodedSlash) => return Err(Unavailable::NotFound),
-            Err(InvalidPath::Nul | InvalidPath::AboveRoot | InvalidPath::PercentEncoding) => {
-                return Ok(Response::new(Status::BAD_REQUEST).into());
-            }
+            Err(why) => return Ok(Response::new(why.status()).into()),
         };
         // Fault P20: of this path another handler may know something.
         let Some(beneath) = self.beneath(&path) else { return Ok(Response::new(Status::NOT_FOUND).into()) };

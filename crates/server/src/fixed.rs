@@ -26,7 +26,10 @@ pub struct Redirect {
 impl Redirect {
     /// Answers a request.
     pub fn handle(&self, request: &mut Request) -> Response {
-        let Ok(path) = request.path().map(<[u8]>::to_vec) else { return Response::new(Status::BAD_REQUEST) };
+        let path = match request.path() {
+            Ok(path) => path.to_vec(),
+            Err(why) => return Response::new(why.status()),
+        };
         let target = &request.head.target;
         // Checked when the head was read: it holds nothing but a host and a port.
         let asked = target.authority().or_else(|| request.head.fields.get(Known::Host)).unwrap_or_default();

@@ -19,6 +19,7 @@ pub mod pattern;
 pub mod plan;
 pub mod proxy;
 pub mod record;
+pub mod refusal;
 pub mod relayed;
 pub mod request;
 pub mod response;

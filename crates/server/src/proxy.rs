@@ -18,11 +18,11 @@ pub mod upstream;
 
 use crate::before::client::TrustedProxies;
 use crate::handler::Handled;
+use crate::refusal::refusal;
 use crate::request::{Peer, Request, RequestContent};
 use crate::response::{Content, Response};
 use asking::{Soon, Spare};
 use buffer::{BufferPlan, Buffered};
-use bytes::Bytes;
 use eleven_client::error::{Cause, Failure, Phase, RetrySafety};
 use eleven_client::exchange::Connection;
 use eleven_client::pool::{Key, Pool, PoolLimits, Pooled};
@@ -218,10 +218,7 @@ impl Gateway {
     /// Answers a request by asking a server.
     pub fn handle(self: &Rc<Self>, request: &mut Request) -> Handled {
         if request.head.method == Method::Trace {
-            // Fault X16: nobody gets his request echoed, and nobody else's fields.
-            let mut response = Response::new(Status::METHOD_NOT_ALLOWED);
-            response.add(Known::Allow, "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
-            return response.into();
+            return not_traced().into();
         }
         match self.prepare(request) {
             Ok(asking) => Soon::ask(self, asking, request),
@@ -445,11 +442,24 @@ fn final_recipient(method: &Method) -> Response {
     match method {
         Method::Options => {
             let mut response = Response::new(Status::NO_CONTENT);
-            response.add(Known::Allow, "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+            response.add(Known::Allow, METHODS);
             response
         }
-        _ => Response::new(Status::METHOD_NOT_ALLOWED),
+        _ => not_traced(),
     }
+}
+
+/// What is passed on, whatever the next hop makes of it.
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+
+/// Why an expectation is refused: RFC 2616 §8.2.3.
+const OLD_NEXT_HOP: &str = "The next server speaks HTTP/1.0 and cannot say 100 Continue.";
+
+/// Fault X16: nobody gets his request echoed, nor the fields that others added to it. (9110-15.5.6-01)
+fn not_traced() -> Response {
+    let mut response = refusal(Status::METHOD_NOT_ALLOWED, "Requests are not echoed here.");
+    response.add(Known::Allow, METHODS);
+    response
 }
 
 /// A path with a segment that is, or reads once decoded as, `.` or `..`.
@@ -595,9 +605,10 @@ fn proxy_error(failure: &Failure) -> ProxyError {
 /// A response of our own about a request that could not be forwarded. Says nothing of the request, and of servers
 /// only what `details` allows (faults L12, L13).
 fn error_response(error: ProxyError, name: &str, details: Option<&str>) -> Response {
-    let status = error.status();
-    let text = format!("{status}\n");
-    let mut response = Response::text(status, "text/plain; charset=utf-8", Bytes::from(text));
+    let mut response = match details {
+        None => refusal(error.status(), error.meaning()),
+        Some(details) => refusal(error.status(), &format!("{}\n{details}", error.meaning())),
+    };
     response.add(Known::ProxyStatus, proxy_status::value(name, error, None, details));
     response.notes().refused = Some(error.token());
     response

@@ -4,12 +4,13 @@
 use crate::after::error_page::{ErrorPages, Reading};
 use crate::handler::{Handled, Handler};
 use crate::overload::gated::Gate;
+use crate::refusal::refusal;
 use crate::request::Request;
 use crate::response::{Content, Response};
 use crate::site_log::SiteLogs;
 use crate::steps::Steps;
 use crate::worker::Worker;
-use eleven_messaging::{CloseReason, Expectation, Malformed};
+use eleven_messaging::Expectation;
 use eleven_semantics::names::Known;
 use eleven_semantics::target::Form;
 use eleven_semantics::{Method, Status};
@@ -118,21 +119,4 @@ fn worded(mut response: Response, reading: impl FnOnce() -> Reading) -> Response
         response.content = Content::Bytes(content);
     }
     response
-}
-
-/// A readable refusal. Nothing of the request is repeated in it (fault L11).
-pub fn refusal(status: Status, why: &str) -> Response {
-    Response::text(status, "text/plain; charset=utf-8", format!("{status}\n{why}\n"))
-}
-
-/// The answer to octets that are no request.
-pub(crate) fn malformed(why: Malformed) -> Response {
-    let mut response = refusal(why.status(), &format!("The request cannot be read: {why}."));
-    response.close = Some(CloseReason::Malformed(why));
-    response
-}
-
-/// The answer after a handler failed in a way it should not.
-pub(crate) fn internal_error() -> Response {
-    refusal(Status::INTERNAL_SERVER_ERROR, "The server failed on this request.")
 }

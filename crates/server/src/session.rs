@@ -15,9 +15,9 @@ mod tests;
 
 use crate::metrics::Exchange;
 use crate::record::Record;
+use crate::refusal::{self, refusal};
 use crate::request::{Local, Peer, Request, RequestContent};
 use crate::response::{Content, Response};
-use crate::service;
 use crate::worker::{Scratch, Worker};
 use bytes::Bytes;
 use eleven_messaging::{
@@ -222,7 +222,7 @@ impl Session {
 
     /// A last response to octets that never became a request; as much of it as the socket takes at once.
     fn say_goodbye(&mut self, status: Status, why: &str, reason: CloseReason) {
-        let mut response = service::refusal(status, why);
+        let mut response = refusal(status, why);
         response.close = Some(reason);
         let mut out = Vec::new();
         if self.write_short(&response, &mut out, usize::MAX, false).is_ok() {
@@ -313,7 +313,7 @@ impl Session {
             let handled = catch_unwind(AssertUnwindSafe(|| service.handle(request, &self.worker)));
             let handled = handled.unwrap_or_else(|_| {
                 tracing::error!("a handler panicked");
-                service::internal_error().into()
+                refusal::internal_error().into()
             });
             let interim = request.take_interim();
             let response = match handled {
@@ -451,7 +451,7 @@ impl Session {
     /// Answers what the client broke, and ends the connection.
     fn refuse(&mut self, out: &mut Vec<u8>, why: Malformed) -> Turn {
         let before = out.len();
-        let response = service::malformed(why);
+        let response = refusal::malformed(why);
         let reason = CloseReason::Malformed(why);
         // Where nobody is left to read it, or the peer does not speak HTTP, the response does no harm.
         if self.write_short(&response, out, usize::MAX, false).is_ok() {

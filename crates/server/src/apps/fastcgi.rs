@@ -167,7 +167,7 @@ impl FastCgi {
     pub fn handle(&self, request: &mut Request, worker: &Worker) -> Handled {
         let path = match request.path() {
             Ok(path) => path.to_vec(),
-            Err(_) => return Response::new(Status::BAD_REQUEST).into(),
+            Err(why) => return Response::new(why.status()).into(),
         };
         let beneath = meta_variables::beneath(&path, self.settings.mount.as_bytes()).unwrap_or(&path);
         let script = self.script(beneath);

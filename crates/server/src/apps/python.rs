@@ -222,7 +222,7 @@ impl Application {
         };
         let call = match Call::new(self, request) {
             Ok(call) => call,
-            Err(why) => return Response::new(status_of(why)).into(),
+            Err(why) => return Response::new(why.status()).into(),
         };
         match std::mem::take(&mut request.content) {
             RequestContent::Empty => self.submit(&receiver, request, call, Content::empty()),
@@ -304,13 +304,6 @@ impl Application {
 impl Drop for Application {
     fn drop(&mut self) {
         let _ = self.commands.send(Command::Stop);
-    }
-}
-
-fn status_of(why: InvalidPath) -> Status {
-    match why {
-        InvalidPath::EncodedSlash => Status::NOT_FOUND,
-        InvalidPath::Nul | InvalidPath::AboveRoot | InvalidPath::PercentEncoding => Status::BAD_REQUEST,
     }
 }
 

@@ -3,9 +3,9 @@
 
 use super::{Limits, Place, Queue, Refused};
 use crate::handler::{Handled, Handler};
+use crate::refusal::refusal;
 use crate::request::Request;
 use crate::response::Response;
-use crate::service;
 use crate::worker::Worker;
 use eleven_net::clock;
 use eleven_semantics::Status;
@@ -183,7 +183,7 @@ impl Gate {
     fn refusal(&self, why: Refused) -> Response {
         let count = self.refused.get();
         self.refused.set(count.wrapping_add(1));
-        let mut response = service::refusal(
+        let mut response = refusal(
             Status::SERVICE_UNAVAILABLE,
             "There is more to do than can be done. Please try again in a moment.",
         );

@@ -10,6 +10,7 @@ use super::timing::Timing;
 use super::upstream::Lease;
 use super::*;
 use crate::overload::gated::Permit;
+use crate::refusal::{bad_path, refusal};
 use crate::response::InterimSender;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -285,11 +286,11 @@ impl Gateway {
         };
         if asking.expects_continue() && server.version() == Some(Version::Http10) {
             // RFC 2616 §8.2.3: the expectation cannot be met beyond.
-            return Begun::Instead(Ok(Response::new(Status::EXPECTATION_FAILED)));
+            return Begun::Instead(Ok(refusal(Status::EXPECTATION_FAILED, super::OLD_NEXT_HOP)));
         }
         match self.other_target(&mut asking.request, server) {
             Ok(target) => asking.target = target,
-            Err(_) => return Begun::Instead(Ok(Response::new(Status::BAD_REQUEST))),
+            Err(why) => return Begun::Instead(Ok(bad_path(why))),
         }
         let lease = server.lease();
         if let Some(timing) = &mut asking.timing {

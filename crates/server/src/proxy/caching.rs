@@ -6,6 +6,7 @@ use super::stick;
 use crate::handler::{Handled, Handler};
 use crate::plan::CacheRules;
 use crate::record::Notes;
+use crate::refusal::refusal;
 use crate::request::{Request, RequestContent};
 use crate::response::{Content, FileRange, Part, Response, ResponseFields};
 use crate::worker::Worker;
@@ -198,7 +199,7 @@ impl Caching {
                 response.status = Status::GATEWAY_TIMEOUT;
                 *response
             }
-            Err(Failed::Shared(_)) => Response::new(Status::BAD_GATEWAY),
+            Err(Failed::Shared(_)) => refusal(Status::BAD_GATEWAY, "The response could not be fetched."),
         }
     }
 
@@ -288,7 +289,7 @@ impl Inbound for Onward {
             _ => &ask.target,
         };
         let Ok(target) = RequestTarget::parse(&ask.method, target) else {
-            return Err(Response::new(Status::BAD_REQUEST).into());
+            return Err(refusal(Status::BAD_REQUEST, "The target cannot be asked for.").into());
         };
         let content = if ask.with_content { self.original.content.take() } else { RequestContent::Empty };
         let mut request = original.derive(ask.method, target, ask.fields, content);

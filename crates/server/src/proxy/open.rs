@@ -12,6 +12,7 @@ use super::{
 };
 use crate::before::auth::{Authentication, Denied, Judgement, Outcome};
 use crate::handler::Handled;
+use crate::refusal::refusal;
 use crate::request::Request;
 use crate::response::{Content, Response};
 use eleven_client::connector::proxy_authorization;
@@ -211,8 +212,10 @@ impl OpenProxy {
         let Err(why) = outcome else { return Ok(()) };
         tracing::debug!(reason = why.reason(), "a client of the forward proxy was not admitted");
         let mut response = match why {
-            Denied::Malformed => Response::new(Status::BAD_REQUEST),
-            Denied::Busy => Response::new(Status::SERVICE_UNAVAILABLE),
+            Denied::Malformed => refusal(Status::BAD_REQUEST, "Proxy-Authorization cannot be read."),
+            Denied::Busy => {
+                refusal(Status::SERVICE_UNAVAILABLE, "Too many passwords are being checked. Try again.")
+            }
             // 9110-11.7.1-01, 9110-15.5.8-01
             Denied::Missing | Denied::Wrong | Denied::Stale => {
                 let status = Status::PROXY_AUTHENTICATION_REQUIRED;
@@ -249,17 +252,17 @@ impl OpenProxy {
 
     async fn exchange(&self, mut request: Request, asked: &mut Asked) -> Result<Response, Box<Response>> {
         let Form::Absolute(scheme) = request.head.target.form() else {
-            return Ok(crate::service::refusal(
+            return Ok(refusal(
                 Status::BAD_REQUEST,
                 "This is a proxy: it takes targets in absolute-form, and CONNECT.",
             ));
         };
         if scheme != Scheme::Http {
             // Fault X23. Clients that want https use CONNECT, and keep their secrets to themselves.
-            return Ok(crate::service::refusal(Status::BAD_REQUEST, "Only http targets are forwarded."));
+            return Ok(refusal(Status::BAD_REQUEST, "Only http targets are forwarded."));
         }
         if request.head.method == Method::Trace {
-            return Ok(Response::new(Status::METHOD_NOT_ALLOWED)); // fault X16
+            return Ok(super::not_traced());
         }
         let host = authority(&request);
         let offered = offered_upgrade(&request);
@@ -277,7 +280,7 @@ impl OpenProxy {
             Err(refusal) => return Ok(super::refused(refusal, &self.rules.pseudonym)),
         };
         let Some((name, port)) = Authority::parse(&host).ok().and_then(|a| host_and_port(&a, 80)) else {
-            return Ok(Response::new(Status::BAD_REQUEST));
+            return Ok(refusal(Status::BAD_REQUEST, "The target names no host and port."));
         };
         if let Some(parent) = &self.plan.parent {
             if self.is_refused_by_address(&name) {
@@ -292,7 +295,7 @@ impl OpenProxy {
         let key = Rc::new(Key { host: name, port, proxy, ..Key::default() });
         let expects = request.head.expectation == Expectation::Continue;
         if expects && self.is_old(&key) {
-            return Ok(Response::new(Status::EXPECTATION_FAILED));
+            return Ok(refusal(Status::EXPECTATION_FAILED, super::OLD_NEXT_HOP));
         }
         let interim = request.interim();
         let length = length(&request);

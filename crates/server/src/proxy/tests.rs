@@ -685,6 +685,35 @@ fn loops_and_last_stops_are_answered_here() {
         let response = Reader::new(stream).response(request.split(' ').next().unwrap()).unwrap();
         assert_eq!(response.status, status, "{request}");
         assert!(!response.text().contains("secret"));
+        told(&response);
+    }
+}
+
+/// What this server says itself names the reason in a sentence, and 405 what is allowed (9110-15.5.6-01).
+#[track_caller]
+fn told(response: &eleven_testkit::reader::Response) {
+    if response.status >= 400 {
+        assert!(
+            response.text().lines().nth(1).is_some_and(|line| line.ends_with('.')),
+            "{}",
+            response.text()
+        );
+    }
+    assert_eq!(response.field("allow").is_some(), matches!(response.status, 204 | 405));
+}
+
+/// Fault X16; 9110-15.5.6-01: a forward proxy echoes nothing either.
+#[test]
+fn a_forward_proxy_traces_nothing() {
+    let front = Front::forward(OpenPlan::new("me"));
+    for more in ["", "Max-Forwards: 0\r\n", "Max-Forwards: 3\r\n"] {
+        let mut stream = front.connect();
+        write!(stream, "TRACE http://h.example/ HTTP/1.1\r\nHost: h.example\r\nCookie: secret\r\n{more}\r\n")
+            .unwrap();
+        let response = Reader::new(stream).response("TRACE").unwrap();
+        assert_eq!(response.status, 405, "{more}");
+        assert!(!response.text().contains("secret"));
+        told(&response);
     }
 }
 
@@ -1102,6 +1131,7 @@ fn a_forward_proxy_is_closed_by_default() {
     ] {
         let response = get(&front, target);
         assert_eq!(response.status, status, "{target}");
+        told(&response);
     }
     // X15: a way back to itself, found by where it leads, not by what it is called.
     let mut plan = OpenPlan::new("me");

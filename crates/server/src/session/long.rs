@@ -11,9 +11,9 @@ use crate::handler::Handled;
 use crate::metrics::Exchange;
 use crate::proxy::flow::{Flowed, Flowing};
 use crate::record::{Notes, Record};
+use crate::refusal::{self, refusal};
 use crate::request::{Request, RequestContent};
 use crate::response::{Content as ResponseContent, FileRange, InterimSender, Part, Response, Switch};
-use crate::service;
 use crate::worker::Settings;
 use bytes::Bytes;
 use eleven_messaging::{CloseReason, Framing, Malformed, Misuse, Persistence, Received};
@@ -420,7 +420,7 @@ impl Long<'_> {
         let handled = catch_unwind(AssertUnwindSafe(|| service.handle(&mut request, &self.session.worker)))
             .unwrap_or_else(|_| {
                 tracing::error!("a handler panicked");
-                service::internal_error().into()
+                refusal::internal_error().into()
             });
         let interim = request.take_interim();
         self.enqueue(Begun { handled, interim, meta, safe });
@@ -470,7 +470,7 @@ impl Long<'_> {
                 // One request is lost, not the server (fault F41).
                 Err(_) => {
                     tracing::error!("a handler panicked");
-                    service::internal_error()
+                    refusal::internal_error()
                 }
             };
             in_flight.state = State::Ready(Box::new(response));
@@ -553,7 +553,7 @@ impl Long<'_> {
         if self.sending.is_some() || !self.session.machine.owes_response() {
             return Some(Outcome::Close(CloseReason::ContentTimeout));
         }
-        let mut response = service::refusal(Status::REQUEST_TIMEOUT, "The content came too slowly.");
+        let mut response = refusal(Status::REQUEST_TIMEOUT, "The content came too slowly.");
         response.close = Some(CloseReason::ContentTimeout);
         self.replace_last(response);
         self.phase = Phase::Idle;
@@ -636,8 +636,7 @@ impl Long<'_> {
 }
 
 fn too_large() -> Response {
-    let mut response =
-        service::refusal(Status::CONTENT_TOO_LARGE, "The content is larger than is taken here.");
+    let mut response = refusal(Status::CONTENT_TOO_LARGE, "The content is larger than is taken here.");
     response.close = Some(CloseReason::ContentUnread);
     response
 }

@@ -36,7 +36,7 @@ impl Session {
             // One request is lost, not the server (fault F41).
             Err(_) => {
                 tracing::error!("a handler panicked");
-                Poll::Ready(self.answer_awaited(service::internal_error()))
+                Poll::Ready(self.answer_awaited(refusal::internal_error()))
             }
         }
     }

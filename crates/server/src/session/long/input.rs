@@ -135,7 +135,7 @@ impl Long<'_> {
             }
             Err(why) => {
                 // Answered after those before it; the machine says when it is its turn.
-                let state = State::Ready(Box::new(service::malformed(why)));
+                let state = State::Ready(Box::new(refusal::malformed(why)));
                 self.queue.push_back(InFlight { state, interim: None, meta: None, notes: None, safe: false });
                 Consumed::Some
             }
@@ -226,7 +226,7 @@ impl Long<'_> {
         if let Intake::Pipe { writer, .. } = std::mem::replace(&mut self.intake, Intake::Nowhere) {
             writer.abort(reason);
         }
-        self.replace_last(service::malformed(why));
+        self.replace_last(refusal::malformed(why));
     }
 
     fn content_too_large(&mut self) {

@@ -74,7 +74,7 @@ impl Long<'_> {
             && self.session.machine.owes_response()
             && misuse != Misuse::OutOfTurn
         {
-            front.state = State::Ready(Box::new(service::internal_error()));
+            front.state = State::Ready(Box::new(refusal::internal_error()));
         } else {
             self.ending = Some(CloseReason::Internal);
         }
