@@ -11,6 +11,7 @@ use crate::fields::Fields;
 use crate::grammar;
 use crate::method::Method;
 use crate::names::Known;
+use crate::status::Status;
 use crate::version::Version;
 use std::net::IpAddr;
 
@@ -181,18 +182,16 @@ pub fn request(
     Ok(Onward::Forward { te_trailers, upgrade })
 }
 
-/// Prepares the fields of a response for the client. `switching` keeps the Upgrade of a 101.
+/// Prepares the fields of a response for the client. Upgrade stays where the status is about it: in a 101, and in a
+/// 426 whose protocols this hop would pass on, too (9110-15.5.22-01).
 ///
 /// # Errors
 /// [`Refusal::TooManyConnectionOptions`]; the fields are then unspecified.
-pub fn response(
-    version: Version,
-    switching: bool,
-    fields: &mut Fields,
-    rules: &Rules,
-) -> Result<(), Refusal> {
+pub fn response(version: Version, status: Status, fields: &mut Fields, rules: &Rules) -> Result<(), Refusal> {
+    let upgrade = status == Status::SWITCHING_PROTOCOLS
+        || (status == Status::UPGRADE_REQUIRED && is_allowed_upgrade(fields, rules));
     remove_hop_fields(fields, rules, |known| match known {
-        Known::Upgrade => switching,
+        Known::Upgrade => upgrade,
         Known::ContentLength => false,
         _ => !known.is_hop_by_hop(),
     })?;

@@ -99,7 +99,7 @@ fn vital_fields_survive_being_named() {
     }
     let mut f =
         fields(&[("Connection", "Set-Cookie, Content-Length, X-Hop"), ("Set-Cookie", "a=b"), ("X-Hop", "1")]);
-    response(Version::Http11, false, &mut f, &rules()).unwrap();
+    response(Version::Http11, Status::OK, &mut f, &rules()).unwrap();
     assert_eq!(self::wire(&f), "Set-Cookie: a=b|Via: 1.1 me|");
     // What we add ourselves is added after the removal.
     let told = Rules::gateway("me");
@@ -115,7 +115,10 @@ fn connection_options_are_counted() {
     let refused = forward(&[("Connection", &list), ("Connection", "b")], &rules()).0;
     assert_eq!(refused, Err(Refusal::TooManyConnectionOptions));
     let mut f = fields(&[("Connection", &list), ("Connection", "b")]);
-    assert_eq!(response(Version::Http11, false, &mut f, &rules()), Err(Refusal::TooManyConnectionOptions));
+    assert_eq!(
+        response(Version::Http11, Status::OK, &mut f, &rules()),
+        Err(Refusal::TooManyConnectionOptions)
+    );
 }
 
 /// 9110-7.6.3-01, 9110-7.6.3-02; faults X18 and X19.
@@ -148,10 +151,10 @@ fn via_grows_and_shows_loops() {
     assert_eq!(wire(&f), "Via: 1.0 me|");
     // A response that passes twice is not refused: its request was.
     let mut f = fields(&[("Via", "1.1 me")]);
-    response(Version::Http10, false, &mut f, &rules()).unwrap();
+    response(Version::Http10, Status::OK, &mut f, &rules()).unwrap();
     assert_eq!(wire(&f), "Via: 1.1 me|Via: 1.0 me|");
     let mut f = fields(&[("Server", "x")]);
-    response(Version::Http11, false, &mut f, &Rules { via_in_responses: false, ..rules() }).unwrap();
+    response(Version::Http11, Status::OK, &mut f, &Rules { via_in_responses: false, ..rules() }).unwrap();
     assert_eq!(wire(&f), "Server: x|");
     for (name, valid) in
         [("a", true), ("a.example", true), ("", false), ("a b", false), ("a,b", false), ("a\r\n", false)]
@@ -221,10 +224,24 @@ fn upgrades_go_on_by_name() {
         assert_eq!(f.contains(Known::Upgrade), goes_on);
         assert!(!f.contains(Known::Connection) && !f.contains(Known::Http2Settings));
     }
-    for switching in [true, false] {
-        let mut f = fields(&[("Connection", "Upgrade"), ("Upgrade", "websocket")]);
-        response(Version::Http11, switching, &mut f, &rules()).unwrap();
-        assert_eq!(f.contains(Known::Upgrade), switching);
+}
+
+/// 9110-15.5.22-01: whoever is told to upgrade is told to what, and to nothing that would not be passed on.
+#[test]
+fn upgrade_comes_back_where_the_status_is_about_it() {
+    for (status, upgrade, stays) in [
+        (Status::SWITCHING_PROTOCOLS, "websocket", true),
+        (Status::UPGRADE_REQUIRED, "websocket", true),
+        (Status::UPGRADE_REQUIRED, "WebSocket", true),
+        (Status::UPGRADE_REQUIRED, "h2c", false),
+        (Status::UPGRADE_REQUIRED, "websocket, h2c", false),
+        (Status::OK, "websocket", false),
+        (Status::BAD_REQUEST, "websocket", false),
+    ] {
+        let mut f = fields(&[("Connection", "Upgrade"), ("Upgrade", upgrade)]);
+        response(Version::Http11, status, &mut f, &rules()).unwrap();
+        assert_eq!(f.contains(Known::Upgrade), stays, "{status} {upgrade}");
+        assert!(!f.contains(Known::Connection));
     }
 }
 

@@ -402,6 +402,7 @@ pub fn app_head(head: &[u8], count: usize) -> Result<AppHead, BadHead> {
                 }
             }
             Some(Known::Date) => {}
+            Some(Known::Upgrade) if status == Status::UPGRADE_REQUIRED => push(&mut fields, name, value)?,
             Some(known) if known.is_hop_by_hop() => {}
             _ => push(&mut fields, name, value)?,
         }
@@ -571,6 +572,9 @@ mod tests {
         let head = head.unwrap();
         assert_eq!((head.status, head.content_length), (Status::OK, Some(5)));
         assert_eq!(head.fields.wire(), b"Content-Type: text/plain\r\n");
+        // 9110-15.5.22-01
+        let head = app_head(b"426 Upgrade Required\0Upgrade\0websocket\0Connection\0upgrade", 2).unwrap();
+        assert_eq!(head.fields.wire(), b"Upgrade: websocket\r\n");
         assert_eq!(app_head(b"404", 0).unwrap().status, Status::NOT_FOUND);
         assert_eq!(app_head(b"200 OK\0A\0 padded ", 1).unwrap().fields.wire(), b"A: padded\r\n");
         for (head, count) in [

@@ -313,7 +313,9 @@ where
     for (name, value) in &parts.headers {
         match Known::lookup(name.as_str().as_bytes()) {
             Some(Known::ContentLength) => declared = eleven_semantics::grammar::decimal(value.as_bytes()),
-            Some(Known::Upgrade) if switch.is_some() => push(&mut fields, name, value),
+            Some(Known::Upgrade) if switch.is_some() || status == Status::UPGRADE_REQUIRED => {
+                push(&mut fields, name, value)
+            }
             Some(Known::Date) => {}
             Some(known) if known.is_hop_by_hop() => {}
             _ => push(&mut fields, name, value),

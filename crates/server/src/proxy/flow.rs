@@ -322,7 +322,7 @@ impl Flow {
         }
         let (status, version) = (head.status, head.version);
         let mut fields = std::mem::take(&mut head.fields);
-        if forwarding::response(version, false, &mut fields, &self.rules).is_ok() {
+        if forwarding::response(version, status, &mut fields, &self.rules).is_ok() {
             interim().send(status, fields);
         }
     }
@@ -333,7 +333,7 @@ impl Flow {
         let head = self.connection.head_mut();
         let (status, version, framing) = (head.status, head.version, head.framing);
         let mut fields = std::mem::replace(&mut head.fields, std::mem::take(memory));
-        forwarding::response(version, false, &mut fields, &self.rules)
+        forwarding::response(version, status, &mut fields, &self.rules)
             .map_err(|refusal| Failure::new(Phase::Head, Cause::Malformed(refusal.to_string())))?;
         self.bound |= forwarding::binds_connection(&fields);
         self.stop_unwanted_upload(status);
@@ -421,7 +421,7 @@ impl Flow {
         let head = self.connection.head_mut();
         let (status, version) = (head.status, head.version);
         let mut fields = std::mem::take(&mut head.fields);
-        if let Err(refusal) = forwarding::response(version, true, &mut fields, &self.rules) {
+        if let Err(refusal) = forwarding::response(version, status, &mut fields, &self.rules) {
             let failure = Failure::new(Phase::Head, Cause::Malformed(refusal.to_string()));
             return Err(self.failed(failure));
         }
