@@ -216,8 +216,19 @@ impl Stream {
             Stream::Unix(s) => on_socket(s, Interest::WRITABLE, || send_vectored(&*s, slices), short),
             Stream::Tls(tls) => tls.try_write_vectored(slices),
             Stream::Memory(memory) => {
-                let first = slices.iter().find(|slice| !slice.is_empty());
-                first.map_or(Ok(0), |slice| memory.try_write(slice))
+                let mut taken = 0;
+                for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+                    let count = match memory.try_write(slice) {
+                        Err(error) if taken == 0 => return Err(error),
+                        Err(_) => break,
+                        Ok(count) => count,
+                    };
+                    taken += count;
+                    if count < slice.len() {
+                        break;
+                    }
+                }
+                Ok(taken)
             }
         }
     }

@@ -87,6 +87,18 @@ impl InProcess {
         InProcess(Rc::new(Tower(service)))
     }
 
+    /// A handler that answers by a function.
+    #[cfg(test)]
+    pub(crate) fn of(answer: impl Fn(&mut Request) -> Handled + 'static) -> InProcess {
+        struct Function<F>(F);
+        impl<F: Fn(&mut Request) -> Handled> Call for Function<F> {
+            fn call(&self, request: &mut Request) -> Handled {
+                self.0(request)
+            }
+        }
+        InProcess(Rc::new(Function(answer)))
+    }
+
     /// Answers a request by the service.
     pub fn handle(&self, request: &mut Request) -> Handled {
         self.0.call(request)

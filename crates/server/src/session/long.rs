@@ -39,6 +39,8 @@ const FILE_STEP_BYTES: usize = 2 * 1024 * 1024;
 const GATHERED_BYTES: usize = 32 * 1024;
 /// Pieces below this are gathered; larger ones are written from where they are.
 const SMALL_PIECE_BYTES: usize = 8 * 1024;
+/// Large pieces of one content that go out in one call: a MiB of a stored response.
+const RUN_PIECES_MAX: usize = 16;
 /// Input read at a time.
 const INPUT_STEP_BYTES: usize = 32 * 1024;
 /// Input kept while nothing takes it: a few pipelined requests.
@@ -251,6 +253,8 @@ struct Long<'s> {
     out_at: usize,
     /// Content written right after `out`, from where it is, and then the octets that close its chunk.
     tail: Bytes,
+    /// More of it, behind `tail`; nothing stands here while `tail` is empty.
+    run: VecDeque<Bytes>,
     suffix: &'static [u8],
     file: Option<FileRange>,
     queue: VecDeque<InFlight>,
@@ -290,6 +294,7 @@ pub(super) async fn run(session: &mut Session, start: Start) -> Outcome {
         out: start.out,
         out_at: 0,
         tail: start.content,
+        run: VecDeque::new(),
         suffix: b"",
         file: None,
         queue: VecDeque::new(),

@@ -3,6 +3,7 @@
 //! and compared with a small model.
 
 use super::serve;
+use crate::apps::service::InProcess;
 use crate::echo::Echo;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
@@ -156,6 +157,17 @@ async fn talk(mut stream: MemoryStream, octets: Vec<u8>, half_close: bool) -> Ve
 
 /// Runs one connection; what the client got. Fails if the server does not let go of it in time.
 fn simulate(rng: &mut Rng, octets: Vec<u8>, forth: Link, back: Link, half_close: bool) -> Vec<u8> {
+    simulate_with(Handler::Echo(Echo), rng, octets, forth, back, half_close)
+}
+
+fn simulate_with(
+    handler: Handler,
+    rng: &mut Rng,
+    octets: Vec<u8>,
+    forth: Link,
+    back: Link,
+    half_close: bool,
+) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -164,7 +176,7 @@ fn simulate(rng: &mut Rng, octets: Vec<u8>, forth: Link, back: Link, half_close:
     let seed = rng.bits();
     runtime.block_on(async move {
         let ledger = Ledger::new(Caps { connections_max: 10, connections_per_address_max: 0 });
-        let service = Rc::new(Service::single(Handler::Echo(Echo)));
+        let service = Rc::new(Service::single(handler));
         let worker =
             Worker::new(service, Settings::default(), ledger.clone(), None, Metrics::default().recorder());
         ledger.sweep();
@@ -295,6 +307,36 @@ fn broken_links_cut_and_never_corrupt() {
                     break;
                 }
             }
+        }
+    });
+}
+
+/// Pieces in memory, small and large ones, many of which go out in one call: they arrive in order and whole, however little
+/// of them the link takes at a time.
+#[test]
+fn pieces_arrive_in_order() {
+    each_seed(60, |rng| {
+        let pieces: Vec<bytes::Bytes> = (0..rng.between(1, 45))
+            .map(|_| {
+                let size = *rng.pick(&[0, 1, 100, 8191, 8192, 8193, 65_536, 65_536, 65_536]);
+                rng.bytes(size).into()
+            })
+            .collect();
+        let whole = pieces.concat();
+        let handler = Handler::InProcess(InProcess::of(move |_| {
+            let mut response = crate::response::Response::new(eleven_semantics::Status::OK);
+            let parts = pieces.iter().cloned().map(crate::response::Part::Bytes);
+            response.content = crate::response::Content::Parts(parts.collect());
+            response.into()
+        }));
+        let request = exchange("GET", "/", "", b"").request.repeat(2);
+        let mut back = Link::default();
+        back.capacity_bytes = *rng.pick(&[1000, 65_536, 100_000, 2_000_000]);
+        let got = simulate_with(handler, rng, request, Link::default(), back, true);
+        let mut reader = Reader::new(Cursor::new(got));
+        for _ in 0..2 {
+            let response = reader.response("GET").unwrap();
+            assert!(response.body == whole, "{} octets of {}", response.body.len(), whole.len());
         }
     });
 }

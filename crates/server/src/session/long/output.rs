@@ -115,7 +115,12 @@ impl Long<'_> {
                     self.put(bytes)
                 }
                 Source::Parts(parts) => match parts.pop_front() {
-                    Some(Part::Bytes(bytes)) => self.put(bytes),
+                    Some(Part::Bytes(bytes)) if bytes.len() < SMALL_PIECE_BYTES => self.put(bytes),
+                    // Files and pieces are never under a transfer coding, see `put_file`.
+                    Some(Part::Bytes(bytes)) => {
+                        let run = take_run(parts);
+                        self.put_run(bytes, run)
+                    }
                     Some(Part::File(range)) => self.put_file(range),
                     None => self.end_response(None),
                 },
@@ -161,6 +166,16 @@ impl Long<'_> {
         body.begin(bytes.len(), &mut self.out)?;
         self.suffix = body.after();
         self.tail = bytes;
+        Ok(())
+    }
+
+    /// A large piece and others behind it, to be sent in one call.
+    fn put_run(&mut self, first: Bytes, run: VecDeque<Bytes>) -> Result<(), Misuse> {
+        let count = first.len() + run.iter().map(Bytes::len).sum::<usize>();
+        let body = self.session.machine.body()?;
+        body.begin(count, &mut self.out)?;
+        self.suffix = body.after();
+        (self.tail, self.run) = (first, run);
         Ok(())
     }
 
@@ -228,13 +243,15 @@ impl Long<'_> {
             let lent = self.sending.as_ref().map_or(&[][..], Sending::lent);
             let behind = if self.tail.is_empty() { lent } else { &self.tail[..] };
             let sent = if self.out_at < self.out.len() || !behind.is_empty() {
-                let slices = [IoSlice::new(&self.out[self.out_at..]), IoSlice::new(behind)];
-                let used = match (self.out_at < self.out.len(), behind.is_empty()) {
-                    (_, true) => &slices[..1],
-                    (true, false) => &slices[..],
-                    (false, false) => &slices[1..],
-                };
-                self.session.stream.try_write_vectored(used).map(|n| self.advance(n))
+                let mut slices = [IoSlice::new(&[]); 2 + RUN_PIECES_MAX];
+                slices[0] = IoSlice::new(&self.out[self.out_at..]);
+                slices[1] = IoSlice::new(behind);
+                for (slice, piece) in slices[2..].iter_mut().zip(&self.run) {
+                    *slice = IoSlice::new(piece);
+                }
+                let from = usize::from(self.out_at == self.out.len());
+                let until = if behind.is_empty() { 1 } else { 2 + self.run.len() };
+                self.session.stream.try_write_vectored(&slices[from..until]).map(|n| self.advance(n))
             } else if let Some(range) = &mut self.file {
                 let step = range.length.min(FILE_STEP_BYTES as u64) as usize;
                 match self.session.stream.try_send_file(&range.file, &mut range.offset, step) {
@@ -276,13 +293,25 @@ impl Long<'_> {
         }
     }
 
+    fn advance_tail(&mut self, mut sent: usize) {
+        while sent >= self.tail.len() {
+            sent -= self.tail.len();
+            let Some(next) = self.run.pop_front() else {
+                self.tail = Bytes::new();
+                return;
+            };
+            self.tail = next;
+        }
+        let _ = self.tail.split_to(sent);
+    }
+
     fn advance(&mut self, mut sent: usize) {
         self.sent_bytes += sent as u64;
         let from_out = sent.min(self.out.len() - self.out_at);
         self.out_at += from_out;
         sent -= from_out;
         if sent > 0 && !self.tail.is_empty() {
-            let _ = self.tail.split_to(sent);
+            self.advance_tail(sent);
         } else if sent > 0
             && let Some(Sending { source: Source::Flow(flowing), .. }) = &mut self.sending
         {
@@ -296,4 +325,15 @@ impl Long<'_> {
             }
         }
     }
+}
+
+/// Takes the large pieces in memory that come next.
+fn take_run(parts: &mut VecDeque<Part>) -> VecDeque<Bytes> {
+    let is_large = |part: &Part| matches!(part, Part::Bytes(bytes) if bytes.len() >= SMALL_PIECE_BYTES);
+    let count = parts.iter().take(RUN_PIECES_MAX).take_while(|part| is_large(part)).count();
+    let pieces = parts.drain(..count).filter_map(|part| match part {
+        Part::Bytes(bytes) => Some(bytes),
+        Part::File(_) => None,
+    });
+    pieces.collect()
 }
