@@ -6,21 +6,27 @@ use super::*;
 use crate::plan::CacheRules;
 use eleven_cache::memory::{Limits, Memory};
 use eleven_cache::store::Store;
+use eleven_testkit::rng::each_seed;
 
-/// Plays a script whose `target` is a gateway to its server `origin`, with a cache in memory.
-#[track_caller]
-fn play_cached(script: &str) {
-    let stage = Stage::new(script);
-    let mut plan = plan(&[stage.address("origin").port()]);
+/// A gateway to the server on this port, with a cache in memory.
+fn front(port: u16) -> Front {
+    let mut plan = plan(&[port]);
     plan.rules.provenance = Provenance::Replace(Told::Legacy);
     let plan = Arc::new(plan);
     let store = Arc::new(Store::Memory(Memory::new(Limits::default())));
     let cache = eleven_cache::Cache::new(store, Default::default(), Default::default());
     let caching = CachingPlan::new(&cache, Arc::new(CacheRules::default()));
-    let front = Front::start(Arc::new(move || {
+    Front::start(Arc::new(move || {
         let gateway = Gateway::start(Arc::clone(&plan));
         Service::single(Handler::Caching(Caching::new(Handler::Gateway(gateway), caching.clone())))
-    }));
+    }))
+}
+
+/// Plays a script whose `target` is a gateway to its server `origin`, with a cache in memory.
+#[track_caller]
+fn play_cached(script: &str) {
+    let stage = Stage::new(script);
+    let front = front(stage.address("origin").port());
     stage.with("target", front.address).run();
 }
 
@@ -214,4 +220,75 @@ client
   close
 "#,
     );
+}
+
+/// Octets of which no two blocks are alike.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at ^ (at >> 8) ^ (at >> 16).wrapping_mul(37)) as u8).collect()
+}
+
+/// Answers the GET requests of one connection with so many octets of the pattern as the target says.
+fn serve_patterns(mut stream: TcpStream) {
+    let mut octets = Vec::new();
+    let mut piece = [0; 1024];
+    loop {
+        let Some(end) = octets.windows(4).position(|four| four == b"\r\n\r\n") else {
+            match stream.read(&mut piece) {
+                Ok(n) if n > 0 => octets.extend_from_slice(&piece[..n]),
+                _ => return,
+            }
+            continue;
+        };
+        let head: Vec<u8> = octets.drain(..end + 4).collect();
+        let target = head.split(|octet| *octet == b' ').nth(1).unwrap();
+        let length: usize = std::str::from_utf8(&target[1..]).unwrap().parse().unwrap();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nETag: \"{length}\"\r\nContent-Length: {length}\r\n\r\n"
+        );
+        if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&pattern(length))).is_err() {
+            return;
+        }
+    }
+}
+
+/// Content that lies in many blocks is written with few calls, of which the socket takes what it can: it arrives octet by
+/// octet as it was stored, whole and in ranges, and what is asked for behind it comes behind it.
+#[test]
+fn content_in_many_blocks_arrives_as_it_was_stored() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = front(origin.local_addr().unwrap().port());
+    // Ends with the process: it waits for connections that may come.
+    std::thread::spawn(move || {
+        for stream in origin.incoming().flatten() {
+            std::thread::spawn(move || serve_patterns(stream));
+        }
+    });
+    let lengths = [1, 65_536, 65_537, 131_072, 1_048_576, 1_048_577, 2_300_000, 5_000_001];
+    let partial = std::cell::Cell::new(0);
+    each_seed(12, |rng| {
+        let stream = front.connect();
+        let mut asked = Vec::new();
+        let mut requests = String::new();
+        for _ in 0..rng.between(2, 5) {
+            let length = *rng.pick(&lengths);
+            let first = rng.below(length as u64) as usize;
+            let last = first + rng.below((length - first) as u64) as usize;
+            let (range, wanted) = match rng.below(3) {
+                0 => (format!("Range: bytes={first}-{last}\r\n"), first..last + 1),
+                _ => (String::new(), 0..length),
+            };
+            requests += &format!("GET /{length} HTTP/1.1\r\nHost: h\r\n{range}\r\n");
+            asked.push((length, !range.is_empty(), wanted));
+        }
+        (&stream).write_all(requests.as_bytes()).unwrap();
+        let mut reader = Reader::new(stream);
+        for (length, is_range, wanted) in asked {
+            let response = reader.response("GET").unwrap();
+            // The origin server knows no ranges: whoever asks first gets all of it.
+            let wanted = if is_range && response.status == 206 { wanted } else { 0..length };
+            partial.set(partial.get() + u32::from(response.status == 206));
+            assert!(response.body == pattern(length)[wanted.clone()], "{length} {wanted:?}");
+        }
+    });
+    assert!(partial.get() > 0 || std::env::var_os("SEED").is_some());
 }
