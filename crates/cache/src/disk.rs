@@ -15,10 +15,10 @@
 use crate::content::{BLOCK_BYTES, Content, Read};
 use crate::evict::{HashedMap, Queues, Resident, Resides};
 use crate::purge::{How, Selection};
-use crate::stored::{Stored, raise_id};
+use crate::stored::{Stored, Tags, raise_id};
 use bytes::Bytes;
 use eleven_net::pipe::Reason;
-use eleven_semantics::caching::{Freshness, Policy, Response, ResponseDirectives, invalidation};
+use eleven_semantics::caching::{Freshness, Policy, Response, ResponseDirectives};
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::{Fields, Known, Status, grammar};
 use std::collections::HashSet;
@@ -944,8 +944,7 @@ fn decode(octets: &[u8], policy: &Policy) -> Option<Head> {
         vary,
         variant: variant.into(),
         status,
-        tags: invalidation::tags(&fields),
-        groups: invalidation::groups(&fields).len(),
+        tags: Tags::of(&fields),
         fields: Arc::new(fields),
         directives,
         freshness,

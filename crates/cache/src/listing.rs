@@ -71,7 +71,7 @@ impl Entry {
             ttl_seconds: stored.freshness.remaining(now),
             lifetime_from: source(stored.freshness.source),
             is_marked: stored.marked.load(Ordering::Relaxed),
-            tags: stored.tags.iter().map(|tag| tag.to_string()).collect(),
+            tags: stored.tags.all().iter().map(|tag| tag.to_string()).collect(),
             vary: stored.vary.iter().map(|name| text(name)).collect(),
             in_memory: false,
             on_disk: stored.body.is_some(),

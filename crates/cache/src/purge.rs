@@ -69,10 +69,8 @@ impl Selection {
             Selection::All => true,
             Selection::Uri(site, target) => named(&|s, t| s == site && t == target),
             Selection::Prefix(site, prefix) => named(&|s, t| s == site && t.starts_with(prefix)),
-            Selection::Tag(tag) => stored.tags.contains(tag),
-            Selection::Group(site, group) => {
-                stored.tags[..stored.groups].contains(group) && named(&|s, _| s == site)
-            }
+            Selection::Tag(tag) => stored.tags.all().contains(tag),
+            Selection::Group(site, group) => stored.tags.groups().contains(group) && named(&|s, _| s == site),
         }
     }
 

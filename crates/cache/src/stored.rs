@@ -5,6 +5,7 @@ use crate::content::Content;
 use crate::disk::Body;
 use eleven_semantics::Fields;
 use eleven_semantics::Status;
+use eleven_semantics::caching::invalidation;
 use eleven_semantics::caching::key;
 use eleven_semantics::caching::partial::Held;
 use eleven_semantics::caching::reuse::Candidate;
@@ -38,6 +39,31 @@ pub fn raise_id(seen: u64, now: HttpDate) {
     }
 }
 
+/// What a stored response may be invalidated and purged by beside its URI: read from its header section, here alone.
+#[derive(Debug, Clone, Default)]
+pub struct Tags {
+    all: Vec<Box<str>>,
+    groups: usize,
+}
+
+impl Tags {
+    /// Those of a response with these fields.
+    pub fn of(fields: &Fields) -> Tags {
+        // The groups come first among the tags.
+        Tags { all: invalidation::tags(fields), groups: invalidation::groups(fields).len() }
+    }
+
+    /// What an operator may purge it by, cache groups included.
+    pub fn all(&self) -> &[Box<str>] {
+        &self.all
+    }
+
+    /// Its cache groups (RFC 9875 §2).
+    pub fn groups(&self) -> &[Box<str>] {
+        &self.all[..self.groups]
+    }
+}
+
 /// A stored response.
 pub struct Stored {
     /// Its number ([`next_id`]).
@@ -60,10 +86,8 @@ pub struct Stored {
     pub freshness: Freshness,
     /// When its content arrived: never changed by validation.
     pub received: HttpDate,
-    /// What an operator may purge it by; the first [`Stored::groups`] of them are its cache groups.
-    pub tags: Vec<Box<str>>,
-    /// How many of [`Stored::tags`] are cache groups (RFC 9875).
-    pub groups: usize,
+    /// What it may be invalidated and purged by.
+    pub tags: Tags,
     /// Which part of the representation is held; `None`: all of it.
     pub held: Option<Held>,
     /// Its content.
@@ -114,7 +138,6 @@ impl Stored {
             freshness: self.freshness,
             received: self.received,
             tags: self.tags.clone(),
-            groups: self.groups,
             held: self.held.clone(),
             content: self.content.clone(),
             body: self.body.clone(),
@@ -137,7 +160,7 @@ impl Stored {
 
     /// Octets of memory it takes, content included.
     pub fn memory_bytes(&self) -> u64 {
-        let tags: usize = self.tags.iter().map(|tag| tag.len() + 16).sum();
+        let tags: usize = self.tags.all().iter().map(|tag| tag.len() + 16).sum();
         let vary: usize = self.vary.iter().map(|name| name.len() + 16).sum();
         let head = size_of::<Stored>()
             + self.key.len()
@@ -157,6 +180,21 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_tags_and_tags_are_no_groups() {
+        let tags = |fields: &[(&str, &str)]| {
+            let tags = Tags::of(&fields.iter().collect());
+            (tags.groups().join(" "), tags.all().join(" "))
+        };
+        let all =
+            [("Surrogate-Key", "red blue"), ("Cache-Groups", "\"g\", \"blue\""), ("Cache-Tag", "x, red")];
+        assert_eq!(tags(&all), ("g blue".into(), "g blue red x".into()));
+        assert_eq!(tags(&[("Cache-Tag", "x")]), (String::new(), "x".into()));
+        // Not a list of strings.
+        assert_eq!(tags(&[("Cache-Groups", "g, h")]), (String::new(), String::new()));
+        assert_eq!(tags(&[]), (String::new(), String::new()));
+    }
 
     #[test]
     fn numbers_rise_whatever_the_clock_does() {

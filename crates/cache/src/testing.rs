@@ -1,7 +1,7 @@
 //! Makers of stored responses for the tests of this crate.
 
 use crate::content::Content;
-use crate::stored::Stored;
+use crate::stored::{Stored, Tags};
 use bytes::Bytes;
 use eleven_semantics::caching::key::{self, Vary};
 use eleven_semantics::caching::{Freshness, Policy, Response, ResponseDirectives};
@@ -35,8 +35,7 @@ pub fn stored(
         vary,
         variant: variant.into(),
         status: Status::OK,
-        tags: eleven_semantics::caching::invalidation::tags(&fields),
-        groups: eleven_semantics::caching::invalidation::groups(&fields).len(),
+        tags: Tags::of(&fields),
         fields: Arc::new(fields),
         directives,
         freshness,

@@ -4,12 +4,12 @@
 use super::{Arrived, Asked, Cache, Fetch, now};
 use crate::collapse::{Landing, Role, Ticket};
 use crate::reply::{Answer, Ask, Body, Failed, Inbound, Reply, Report};
-use crate::stored::{Stored, next_id};
+use crate::stored::{Stored, Tags, next_id};
 use eleven_net::clock;
 use eleven_semantics::caching::reuse::Failure;
 use eleven_semantics::caching::status::{Forward, Handling};
 use eleven_semantics::caching::validation::{self, Answer as Validated};
-use eleven_semantics::caching::{Freshness, NotStored, Response, ResponseDirectives, invalidation};
+use eleven_semantics::caching::{Freshness, NotStored, Response, ResponseDirectives};
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::{Fields, Known, Method, Status};
 use std::sync::Arc;
@@ -240,8 +240,7 @@ impl Cache {
         let age = Freshness::of(&received, &directives, policy, request_time, now).initial_age;
         let mut new = old.copy();
         new.freshness = Freshness { initial_age: age, ..lifetime };
-        new.tags = invalidation::tags(&fields);
-        new.groups = invalidation::groups(&fields).len();
+        new.tags = Tags::of(&fields);
         new.directives = directives;
         new.fields = Arc::new(fields);
         new.marked = AtomicBool::new(false);

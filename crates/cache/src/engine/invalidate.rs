@@ -36,7 +36,7 @@ impl Cache {
             }
             // RFC 9875 §2.2.1: those that share a group, without going on from there.
             for stored in gone {
-                for group in &stored.tags[..stored.groups] {
+                for group in stored.tags.groups() {
                     if !groups.contains(group) {
                         groups.push(group.clone());
                     }

@@ -7,14 +7,14 @@ use crate::collapse::{Landing, Ticket};
 use crate::content::{Content, Fill, Keeping};
 use crate::fill::{Filling, Gathering};
 use crate::reply::{Body, Inbound, Reply, Report, push_age};
-use crate::stored::Stored;
+use crate::stored::{Stored, Tags};
 use eleven_net::clock;
 use eleven_semantics::caching::key::{self, Vary};
 use eleven_semantics::caching::partial::{self, Held, Part};
 use eleven_semantics::caching::status::Handling;
 use eleven_semantics::caching::storing::{fields_to_store, may_store};
 use eleven_semantics::caching::validation;
-use eleven_semantics::caching::{Freshness, NotStored, Response, ResponseDirectives, invalidation};
+use eleven_semantics::caching::{Freshness, NotStored, Response, ResponseDirectives};
 use eleven_semantics::range;
 use eleven_semantics::{Fields, Known, Method, Status};
 use std::sync::Arc;
@@ -122,8 +122,7 @@ impl Cache {
             vary,
             variant: variant.into(),
             status,
-            tags: invalidation::tags(&fields),
-            groups: invalidation::groups(&fields).len(),
+            tags: Tags::of(&fields),
             fields: Arc::new(fields),
             directives,
             freshness,
