@@ -165,8 +165,9 @@ impl Cache {
         self.collapse.flights()
     }
 
-    /// The way of a hit: one look-up in memory, nothing awaited. `None`: ask [`Cache::respond`].
-    pub fn hit(&self, request: &Request<'_>, scratch: &mut Scratch) -> Option<Reply> {
+    /// The way of a hit: one look-up in memory, nothing awaited. `None`: ask [`Cache::respond`]. Who reads the clock but
+    /// a few times a second may say that it is `now`.
+    pub fn hit(&self, request: &Request<'_>, scratch: &mut Scratch, now: HttpDate) -> Option<Reply> {
         let view = view(request);
         if reuse::bypass(&view).is_some() {
             return None;
@@ -182,7 +183,6 @@ impl Cache {
             return None;
         }
         let asked = RequestDirectives::of(request.fields);
-        let now = now();
         match reuse::decide(&stored.candidate(), &asked, &self.config.policy, now) {
             Verdict::Fresh { age } => self.serve(&view, &stored, age, None, now),
             Verdict::Stale { age, why: Stale::MaxStale } => {

@@ -122,6 +122,8 @@ pub enum Body {
     Empty,
     /// None, but this length is described (HEAD).
     Described(Option<u64>),
+    /// From the store, in memory and in one piece.
+    Whole(Bytes),
     /// From the store.
     Reader(Reader),
     /// From the store and made for it, all in memory.

@@ -394,7 +394,7 @@ impl Words {
     fn add(&self, word: &'static str) {
         let mut words = lock(&self.0);
         let full = words.len() >= WORDS_MAX;
-        let place = words.iter().position(|known| known.0 == word);
+        let place = words.iter().position(|known| is_same(known.0, word));
         let word = if full && place.is_none() { OTHER } else { word };
         match place.or_else(|| words.iter().position(|known| known.0 == word)) {
             Some(place) => words[place].1.add(1),
@@ -405,6 +405,11 @@ impl Words {
             }
         }
     }
+}
+
+/// Most words are the very ones that were counted before.
+fn is_same(known: &str, word: &str) -> bool {
+    std::ptr::eq(known, word) || known == word
 }
 
 fn without_query(target: &[u8]) -> &[u8] {

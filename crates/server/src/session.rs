@@ -358,6 +358,9 @@ impl Session {
                 ..Exchange::default()
             };
             self.record(Some(Asked::by(request)), &response, counted, weight, started, persistence);
+            if let crate::response::ResponseFields::Stored(_, added) = response.fields {
+                self.worker.return_added(added);
+            }
             let next = match persistence {
                 Persistence::Keep => None,
                 Persistence::Close(reason) => Some(reason),

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use eleven_messaging::Config;
 use eleven_net::clock;
 use eleven_net::ledger::Ledger;
+use eleven_semantics::Fields;
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::target::Scheme;
 use std::cell::{Cell, RefCell};
@@ -111,6 +112,8 @@ const INPUT_BYTES: usize = 64 * 1024;
 const SCRATCH_KEPT: usize = 4;
 /// An output buffer that grew beyond this is not kept.
 const OUT_KEPT_BYTES: usize = 256 * 1024;
+/// Lines that took more are not kept.
+const ADDED_KEPT_BYTES: usize = 1024;
 
 /// Buffers of one round of a connection. Between rounds a connection holds none.
 pub(crate) struct Scratch {
@@ -126,6 +129,7 @@ pub struct Worker {
     ledger: Rc<Ledger>,
     #[expect(clippy::vec_box, reason = "a session takes its box away and brings it back")]
     scratch: RefCell<Vec<Box<Scratch>>>,
+    added: RefCell<Vec<Fields>>,
     date: RefCell<DateLine>,
     log: RefCell<Option<Rc<access_log::Worker>>>,
     recorder: Recorder,
@@ -163,6 +167,7 @@ impl Worker {
             settings: RefCell::new(Rc::new(settings)),
             ledger,
             scratch: RefCell::new(Vec::new()),
+            added: RefCell::default(),
             date: RefCell::new(DateLine { seconds: i64::MIN, line: [0; 37], checked_ms: u64::MAX }),
             log: RefCell::new(log.map(Rc::new)),
             recorder,
@@ -270,6 +275,20 @@ impl Worker {
         if kept.len() < SCRATCH_KEPT && scratch.out.capacity() <= OUT_KEPT_BYTES {
             scratch.out.clear();
             kept.push(scratch);
+        }
+    }
+
+    /// Lines to add to stored ones, in memory that was used for others before.
+    pub(crate) fn take_added(&self) -> Fields {
+        // Room for Age and one line more.
+        self.added.borrow_mut().pop().unwrap_or_else(|| Fields::with_capacity(64))
+    }
+
+    pub(crate) fn return_added(&self, mut added: Fields) {
+        let mut kept = self.added.borrow_mut();
+        if kept.len() < SCRATCH_KEPT && added.wire().len() <= ADDED_KEPT_BYTES {
+            added.clear();
+            kept.push(added);
         }
     }
 

@@ -2,6 +2,7 @@
 //! allowed. Whether one may be served is decided before; content that may turn out bad is given a helper on its way.
 
 use super::{Cache, Fetch, now};
+use crate::content::Content;
 use crate::heal::Healing;
 use crate::reply::{Ask, Body, Head, Inbound, Reply, Report, push_age};
 use crate::stored::Stored;
@@ -73,7 +74,10 @@ impl Cache {
         let body = match *view.method {
             Method::Head => Body::Described(stored.content.length()),
             _ if stored.status.never_has_content() => Body::Empty,
-            _ => Body::Reader(stored.content.reader(None)?),
+            _ => match &stored.content {
+                Content::Whole(octets) => Body::Whole(octets.clone()),
+                content => Body::Reader(content.reader(None)?),
+            },
         };
         Some(Reply { head: Head::Stored { stored: stored.clone(), age }, body, report })
     }

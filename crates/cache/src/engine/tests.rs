@@ -178,6 +178,7 @@ impl Got {
 async fn drain(body: Body) -> Result<Vec<u8>, Reason> {
     match body {
         Body::Empty | Body::Described(_) => Ok(Vec::new()),
+        Body::Whole(octets) => Ok(octets.to_vec()),
         Body::Reader(mut reader) => reader.read_all().await,
         Body::Pieces(pieces) => Ok(pieces.concat()),
         Body::Flowing(mut source, length) => {
@@ -212,7 +213,7 @@ async fn ask_full(
         fields: &fields,
         has_content: false,
     };
-    let reply = match cache.hit(&request, &mut Scratch::default()) {
+    let reply = match cache.hit(&request, &mut Scratch::default(), now()) {
         Some(reply) => reply,
         None => cache.respond(&request, origin).await?,
     };

@@ -108,13 +108,13 @@ impl Caching {
                 if let Err(response) = proxy.admit(&request).await {
                     return *response;
                 }
-                match caching.hit(&mut request, &site) {
+                match caching.hit(&mut request, &site, &worker) {
                     Some(response) => response,
                     None => caching.answer(request, &site, &worker).await,
                 }
             });
         }
-        match self.hit(request, &site) {
+        match self.hit(request, &site, worker) {
             Some(response) => response.into(),
             None => {
                 let (caching, worker, request) = (Rc::clone(self), Rc::clone(worker), request.take());
@@ -156,13 +156,13 @@ impl Caching {
     }
 
     #[inline]
-    fn hit(&self, request: &mut Request, site: &Site) -> Option<Response> {
+    fn hit(&self, request: &mut Request, site: &Site, worker: &Worker) -> Option<Response> {
         let reply = {
             let target = request.head.target.path_and_query();
             let asked = asked(request, site, &target);
-            self.plan.cache.hit(&asked, &mut self.scratch.borrow_mut())?
+            self.plan.cache.hit(&asked, &mut self.scratch.borrow_mut(), worker.now())?
         };
-        Some(self.response(reply))
+        Some(self.response(reply, worker))
     }
 
     async fn answer(&self, mut request: Request, site: &Site, worker: &Rc<Worker>) -> Response {
@@ -181,7 +181,7 @@ impl Caching {
         let sticky = original.sticky.take();
         match replied {
             Ok(reply) => {
-                let mut response = self.response(reply);
+                let mut response = self.response(reply, worker);
                 if let Some(asked) = original.notes.take() {
                     let notes = response.notes();
                     notes.upstream.clone_from(&asked.upstream);
@@ -203,9 +203,8 @@ impl Caching {
         }
     }
 
-    fn response(&self, reply: Reply) -> Response {
-        // Room for Age and one line more.
-        let mut added = Fields::with_capacity(64);
+    fn response(&self, reply: Reply, worker: &Worker) -> Response {
+        let mut added = worker.take_added();
         self.add_lines(&reply.report, &mut added);
         let (status, fields) = match reply.head {
             Head::Stored { stored, age } => {
@@ -214,6 +213,7 @@ impl Caching {
             }
             Head::Made { status, mut fields } => {
                 fields.extend(&added);
+                worker.return_added(added);
                 (status, ResponseFields::Own(fields))
             }
         };
@@ -395,6 +395,7 @@ fn content(body: Body, status: Status) -> Content {
         Body::Empty if status.never_has_content() => Content::Empty,
         Body::Empty => Content::Bytes(Bytes::new()),
         Body::Described(length) => Content::Described(length),
+        Body::Whole(octets) => Content::Bytes(octets),
         Body::Pieces(pieces) => Content::Parts(pieces.into_iter().map(Part::Bytes).collect()),
         Body::Reader(mut reader) => {
             if let Some(whole) = reader.take_whole() {

@@ -90,7 +90,7 @@ fn fat_get() {
         let (method, fields) = (Method::Get, Fields::new());
         let fat = Request { method: &method, site: &site, target: b"/", fields: &fields, has_content: true };
         for _ in 0..2 {
-            assert!(cache.hit(&fat, &mut Scratch::default()).is_none());
+            assert!(cache.hit(&fat, &mut Scratch::default(), now()).is_none());
             let reply = cache.respond(&fat, &origin).await.unwrap();
             assert_eq!(reply.report.word(), "BYPASS");
             assert!(drain(reply.body).await.is_ok());
@@ -99,7 +99,7 @@ fn fat_get() {
         assert!(origin.asks.borrow().iter().all(|ask| ask.with_content));
         assert_eq!(get(&cache, &origin, "/", &[]).await.word, "MISS");
         // And what is stored is no answer to it.
-        assert!(cache.hit(&fat, &mut Scratch::default()).is_none());
+        assert!(cache.hit(&fat, &mut Scratch::default(), now()).is_none());
     });
 }
 

@@ -212,6 +212,7 @@ async fn content(
     };
     match reply.body {
         Body::Empty | Body::Described(_) => {}
+        Body::Whole(octets) => put(&octets)?,
         Body::Pieces(pieces) => pieces.iter().try_for_each(|piece| put(piece))?,
         Body::Reader(mut reader) => loop {
             match poll_fn(|cx| reader.poll_next(cx)).await {
