@@ -264,6 +264,7 @@ mod tests {
             (
                 206,
                 Some(20),
+                // 9110-15.3.7.2-08, 9110-15.3.7.2-10: several ranges are never asked for, and several parts not taken.
                 &[range("bytes 40-59/100"), ("Content-Type", "multipart/byteranges; boundary=x")],
                 None,
             ),

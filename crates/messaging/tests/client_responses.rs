@@ -237,7 +237,7 @@ fn switches() {
             "final HTTP/1.1 200 \"OK\" [Content-Length: 2\\r\\n] length 2\ndata hi\nend\nreusable",
         ),
         (
-            "9112-6.3-R2, 9112-6.3-01: 2xx to CONNECT, whatever its framing fields say",
+            "9112-6.3-R2, 9112-6.3-01, 9110-9.3.6-07: 2xx to CONNECT, whatever its framing fields say",
             CONNECT,
             "HTTP/1.1 299 X\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
             "switched HTTP/1.1 299 \"X\" [Content-Length: 5\\r\\nTransfer-Encoding: chunked\\r\\n] none\n\

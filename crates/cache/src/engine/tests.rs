@@ -452,7 +452,7 @@ fn stale_while_revalidate() {
     });
 }
 
-/// 9111-4.1-01, 9111-4.1-R1, 9111-4-01c, C22; several stored variants are offered together.
+/// 9111-4.1-01, 9111-4.1-R1, 9111-4-01c, 9110-12.5.5-02, C22; several stored variants are offered together.
 #[test]
 fn variants() {
     simulate(async {
@@ -906,6 +906,35 @@ fn partial_responses_are_stored_combined_and_completed() {
         range("bytes=0-4", "MISS", b"01234").await;
         let whole = get(&cache, &origin, "/", &[]).await;
         assert_eq!((whole.word, whole.content.as_deref()), ("HIT", Ok(&b"0123456789"[..])));
+    });
+}
+
+/// 9110-15.3.7.3-02, 9110-15.3.7.3-03, 9110-15.3.7.3-04: what parts are put together tells the fields of the newest of
+/// them, and is a 200 only once nothing is missing.
+#[test]
+fn fields_of_what_was_put_together() {
+    simulate(async {
+        let cache = cache();
+        let asked = Rc::new(Cell::new(0));
+        let origin = Origin::new(move |ask| {
+            asked.set(asked.get() + 1);
+            let mut answer = ranged(ask);
+            answer.fields.push(("X-Asked".into(), asked.get().to_string()));
+            Ok(answer)
+        });
+        get(&cache, &origin, "/", &[("Range", "bytes=5-9")]).await;
+        get(&cache, &origin, "/", &[("Range", "bytes=2-4")]).await;
+        let part = get(&cache, &origin, "/", &[("Range", "bytes=2-9")]).await;
+        assert_eq!((part.status, part.word, part.content.as_deref()), (206, "HIT", Ok(&b"23456789"[..])));
+        assert_eq!(part.field("X-Asked"), Some("2".into()));
+        assert_eq!(part.field("Content-Range"), Some("bytes 2-9/10".into()));
+        get(&cache, &origin, "/", &[("Range", "bytes=0-1")]).await;
+        let whole = get(&cache, &origin, "/", &[]).await;
+        assert_eq!(
+            (whole.status, whole.word, whole.content.as_deref()),
+            (200, "HIT", Ok(&b"0123456789"[..]))
+        );
+        assert_eq!((whole.field("X-Asked"), whole.field("Content-Range")), (Some("3".into()), None));
     });
 }
 

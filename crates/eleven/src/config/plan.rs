@@ -1382,14 +1382,8 @@ impl Builder<'_> {
     /// A value of Cache-Control that caches would understand (RFC 9111 §5.2).
     fn cache_directives<'t>(&mut self, text: Text<'t>) -> &'t str {
         let value = self.field_value(text);
-        let is_directive = |directive: &[u8]| {
-            let mut halves = directive.splitn(2, |&b| b == b'=');
-            let name = halves.next().unwrap_or_default();
-            is_token(name) && halves.next().is_none_or(|value| is_token(value) || value.starts_with(b"\""))
-        };
-        let is_told = value.is_empty() && !text.text.is_empty();
-        if !is_told && !eleven_semantics::grammar::list(value.as_bytes()).all(is_directive) {
-            self.error(text.span, format!("`{}` is no Cache-Control", text.text)).help(
+        if let Err(unfit) = eleven_semantics::caching::written::judge(value.as_bytes()) {
+            self.error(text.span, unfit.to_string()).help(
                 "such as `\"max-age=3600\"`, `\"no-cache\"`, `\"public, max-age=60, immutable\"`".into(),
             );
         }

@@ -15,6 +15,7 @@ pub mod reuse;
 pub mod status;
 pub mod storing;
 pub mod validation;
+pub mod written;
 
 pub use directives::{Delta, RequestDirectives, ResponseDirectives};
 pub use freshness::Freshness;

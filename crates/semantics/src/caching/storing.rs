@@ -373,7 +373,7 @@ mod tests {
 
     const LM: (&str, &str) = ("Last-Modified", "Mon, 23 Nov 2026 12:00:00 GMT");
 
-    /// 9111-3-01a, RFC 9110 §9.3.3.
+    /// 9111-3-01a, 9110-9.3.3-R2.
     #[test]
     fn methods() {
         let post = [FRESH, ("Content-Location", "/")];
