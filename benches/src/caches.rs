@@ -110,7 +110,7 @@ fn mix(
             |value: &dyn Fn(&(Rate, f64)) -> f64| median(rounds.iter().map(|r| value(&r[at])).collect());
         println!(
             "| {} | {:.2} | {:.1} | {:.0} |",
-            program.name,
+            program.named(rounds.iter().map(|round| round[at].0.errors).sum()),
             over(&|(rate, _)| rate.cpu_us),
             over(&|(_, hits)| hits * 100.0),
             over(&|(rate, _)| rate.requests_per_s),

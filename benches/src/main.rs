@@ -265,7 +265,7 @@ fn rates(
         let over = |value: &dyn Fn(&[Rate]) -> f64| median(rounds.iter().map(|round| value(round)).collect());
         println!(
             "| {} | {:.2} | {:.2} | {:.0} |",
-            program.name,
+            program.named(rounds.iter().map(|round| round[at].errors).sum()),
             over(&|round| round[at].cpu_us),
             over(&|round| round[at].cpu_us / round[0].cpu_us),
             over(&|round| round[at].requests_per_s),

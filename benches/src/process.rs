@@ -23,6 +23,19 @@ pub struct Program {
 }
 
 impl Program {
+    /// Whether its errors are ours, and end a run, or those of a peer, which are shown.
+    pub fn is_ours(&self) -> bool {
+        self.name.starts_with("eleven") || self.name.starts_with("smallest")
+    }
+
+    /// Its name for a table, with the errors that were seen.
+    pub fn named(&self, errors: u64) -> String {
+        match errors {
+            0 => self.name.clone(),
+            errors => format!("{} ({errors} errors)", self.name),
+        }
+    }
+
     /// Starts `command` pinned to [`SERVER_CORE`] and waits until it accepts connections on `port`.
     ///
     /// # Errors
