@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Objects in the store.
 const OBJECTS: usize = 100_000;
-/// Octets of each: too many to stand in the head file, so that there are two files of each.
-const OBJECT_BYTES: usize = 20_000;
+/// Octets of each: 10 GiB in all, and too many to stand in the head file, so that there are two files of each.
+const OBJECT_BYTES: usize = 107_375;
 /// How many are asked for after a restart.
 const SAMPLE: usize = 1000;
 /// Requests in flight while it is filled.
@@ -33,7 +33,7 @@ pub fn measure(eleven: &Path, site: &Site, options: &Options) -> Result<(), Stri
     fill(&cache)?;
     let started = Instant::now();
     while heads(&directory) < OBJECTS {
-        if started.elapsed() > Duration::from_secs(120) {
+        if started.elapsed() > Duration::from_secs(600) {
             return Err(format!("only {} of {OBJECTS} objects are on disk", heads(&directory)));
         }
         std::thread::sleep(Duration::from_millis(200));
