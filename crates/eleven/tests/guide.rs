@@ -144,6 +144,11 @@ fn moving_here_works_as_shown() {
     assert!(configs >= 1 && commands >= 14, "{configs} configurations, {commands} commands");
 }
 
+#[test]
+fn the_configurations_about_caching_are_valid() {
+    assert_eq!(run(include_str!("../../../docs/caching.md")), (1, 0));
+}
+
 /// Runs a page; how many configurations and commands there were.
 fn run(page: &str) -> (usize, usize) {
     let folder = folder();
