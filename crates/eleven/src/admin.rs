@@ -11,7 +11,7 @@ use eleven_server::metrics::Metrics;
 use eleven_server::serve::Running;
 use eleven_server::{admin_cache, admin_upstreams};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,27 @@ pub struct AdminOptions {
     pub admin_token_file: Option<PathBuf>,
 }
 
+/// Options of commands that ask a running server.
+#[derive(Debug, Clone, Args)]
+pub struct AskOptions {
+    /// The admin listener of the running server: HOST:PORT or unix:PATH [default: 127.0.0.1:8011].
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<ListenAddr>,
+    /// A file with the token that it asks for (or in the environment, ELEVEN_ADMIN_TOKEN).
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+impl AskOptions {
+    /// The token as it is sent.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn token_text(&self) -> Result<Option<String>, Failure> {
+        token_text(self.admin_token_file.as_deref())
+    }
+}
+
 impl AdminOptions {
     /// The admin listener that is asked for.
     ///
@@ -44,24 +65,21 @@ impl AdminOptions {
     /// # Errors
     /// If it cannot be read, or is none.
     pub fn token(&self) -> Result<Option<Token>, Failure> {
-        Ok(self.token_text()?.map(|text| Token::new(&text)).transpose()?)
+        Ok(token_text(self.admin_token_file.as_deref())?.map(|text| Token::new(&text)).transpose()?)
     }
+}
 
-    /// The same as it is sent.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn token_text(&self) -> Result<Option<String>, Failure> {
-        let text = match &self.admin_token_file {
-            Some(file) => read_limited(file, TOKEN_FILE_BYTES_MAX)
-                .map_err(|error| Failure(format!("{}: {error}", file.display())))?,
-            None => match std::env::var("ELEVEN_ADMIN_TOKEN") {
-                Ok(text) => text,
-                Err(_) => return Ok(None),
-            },
-        };
-        Ok(Some(text.trim().to_owned()))
-    }
+/// The token of this file, or that of the environment.
+fn token_text(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let text = match file {
+        Some(file) => read_limited(file, TOKEN_FILE_BYTES_MAX)
+            .map_err(|error| Failure(format!("{}: {error}", file.display())))?,
+        None => match std::env::var("ELEVEN_ADMIN_TOKEN") {
+            Ok(text) => text,
+            Err(_) => return Ok(None),
+        },
+    };
+    Ok(Some(text.trim().to_owned()))
 }
 
 /// An admin listener that runs, if there is one. It outlives the server, so that it can tell that it is finishing.

@@ -168,7 +168,12 @@ fn commands() {
         assert_eq!(code, Some(0), "{args:?}: {told}");
         told
     };
-    assert!(run(&["stats"]).contains("3 keys"));
+    let told = run(&["stats"]);
+    assert!(told.contains("3 keys") && told.contains("% from the store alone"), "{told}");
+    // The key has the name that clients ask for, not the server's.
+    assert!(
+        run(&["purge", &format!("{url}/b.txt"), "--dry-run"]).contains("nothing is stored under this URL")
+    );
     let told = run(&["list", "http://a.test/a/*"]);
     assert!(
         told.contains("http://a.test/a/1.txt") && told.contains("tags: red") && !told.contains("b.txt"),

@@ -15,6 +15,7 @@ use eleven_cache::listing::Entry;
 use eleven_cache::purge::{How, Selection};
 use eleven_semantics::{Known, Method, Status, grammar};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Where it is mounted.
@@ -27,14 +28,14 @@ const LISTED_USUALLY: usize = 100;
 /// Mounts it for the store that is in force.
 pub fn mount(mounts: &mut Mounts, metrics: Arc<Metrics>) {
     let mounted: Mounted = Arc::new(move |request| match metrics.store() {
-        Some(cache) => answer(cache, request),
+        Some(cache) => answer(cache, &metrics.cache_verdicts(), request),
         None => problem(Status::NOT_FOUND, "there is no cache here").into(),
     });
     mounts.add(PREFIX, mounted);
 }
 
-/// Answers a request about this cache.
-pub fn answer(cache: Arc<Cache>, request: &mut Request) -> Handled {
+/// Answers a request about this cache. `verdicts` is what became of requests, in numbers.
+pub fn answer(cache: Arc<Cache>, verdicts: &BTreeMap<&str, u64>, request: &mut Request) -> Handled {
     let path = request.head.target.path().to_vec();
     let query = request.head.target.query().map(<[u8]>::to_vec).unwrap_or_default();
     let (place, method) = match path.strip_prefix(PREFIX.as_bytes()).unwrap_or_default() {
@@ -53,7 +54,7 @@ pub fn answer(cache: Arc<Cache>, request: &mut Request) -> Handled {
         Err(why) => return problem(Status::BAD_REQUEST, &why).into(),
     };
     match place {
-        Place::Stats => answered(&stats(&cache)).into(),
+        Place::Stats => answered(&stats(&cache, verdicts)).into(),
         Place::List => {
             let selection = parameters.selection.unwrap_or(Selection::All);
             Handled::later(async move {
@@ -94,9 +95,10 @@ fn name(how: How) -> &'static str {
     }
 }
 
-fn stats(cache: &Cache) -> Value {
+fn stats(cache: &Cache, verdicts: &BTreeMap<&str, u64>) -> Value {
     let usage = cache.usage();
     json!({
+        "requests": verdicts,
         "memory_bytes": usage.memory_bytes,
         "memory_keys": usage.memory_keys,
         "memory_bytes_max": cache.store().memory().limits().bytes_max,

@@ -568,6 +568,11 @@ impl Metrics {
         named.map(|(_, shared)| shared.draining.store(draining, Ordering::Relaxed)).count()
     }
 
+    /// What the cache did with requests since the start, in the words of X-Cache.
+    pub fn cache_verdicts(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        self.sum_words(|worker| &worker.cache)
+    }
+
     /// The store of stored responses that is in force.
     pub fn store(&self) -> Option<Arc<Cache>> {
         lock(&self.sources).cache.clone()

@@ -2,7 +2,7 @@
 //! shown without anything that could steer the terminal.
 
 use super::Failure;
-use crate::admin::AdminOptions;
+use crate::admin::AskOptions;
 use crate::command::cache::admin::ask_for;
 use crate::command::get::show::harmless;
 use clap::Args;
@@ -25,7 +25,7 @@ const WIDTH: usize = 100;
 )]
 pub struct Top {
     #[command(flatten)]
-    admin: AdminOptions,
+    admin: AskOptions,
     /// Show it once and end.
     #[arg(long)]
     once: bool,

@@ -1,7 +1,7 @@
 //! `eleven upstreams`: the servers behind the gateways of a running server, and the switch that takes one out for a while.
 
 use super::Failure;
-use crate::admin::AdminOptions;
+use crate::admin::AskOptions;
 use crate::command::cache::admin::{ask_for, encode};
 use crate::command::get::show::harmless;
 use clap::Args;
@@ -26,7 +26,7 @@ pub struct Upstreams {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    admin: AdminOptions,
+    admin: AskOptions,
 }
 
 impl Upstreams {

@@ -88,7 +88,7 @@ impl NotStored {
             NotStored::VaryAny => "it varies by * and so matches no later request (RFC 9111 §4.1)",
             NotStored::VaryTooLong => "it varies by more fields than are keyed by",
             NotStored::Cookies => {
-                "cookies are involved and the response is not marked public (option `cookies`)"
+                "cookies are involved and the response is not marked public (`careful_with_cookies`)"
             }
             NotStored::Range => "its range cannot be read or does not fit its content (RFC 9111 §3.3)",
             NotStored::TooLarge => "it is larger than the store takes",

@@ -56,7 +56,7 @@ async fn ask(cache: &Arc<Cache>, method: Method, target: &str) -> (u16, Value) {
     }));
     request.head.target = RequestTarget::parse(&method, target.as_bytes()).unwrap();
     request.head.method = method;
-    let response = match answer(cache.clone(), &mut request) {
+    let response = match answer(cache.clone(), &[("HIT", 2)].into(), &mut request) {
         Handled::Ready(response) => response,
         Handled::Soon(soon) => soon.into_later(0).1.await,
         Handled::Later(future) => future.await,
@@ -84,6 +84,7 @@ fn the_store_is_told_and_purged() {
             async move { ask(&cache, Method::Post, &target).await }
         };
         let (status, stats) = get("/cache/stats").await;
+        assert_eq!(stats["requests"], json!({ "HIT": 2 }));
         assert_eq!((status, &stats["memory_keys"], &stats["disk_bytes_max"]), (200, &json!(3), &Value::Null));
         for (query, total) in [
             ("", 3),

@@ -259,7 +259,7 @@ impl Metrics {
     }
 
     fn expose_cache(&self, w: &mut Writer) {
-        let verdicts = self.sum_words(|worker| &worker.cache);
+        let verdicts = self.cache_verdicts();
         w.words("eleven_cache_requests", "verdict", "What the cache did with requests.", &verdicts);
         let reasons = self.sum_words(|worker| &worker.cache_reasons);
         let help = "Requests that the cache forwarded, by the reason (RFC 9211).";

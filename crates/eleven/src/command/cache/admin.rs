@@ -2,7 +2,7 @@
 
 use super::super::Failure;
 use super::Trusting;
-use crate::admin::AdminOptions;
+use crate::admin::AskOptions;
 use crate::command::get::show::harmless;
 use clap::Args;
 use eleven_client::agent::{Ask, Options as AgentOptions};
@@ -56,7 +56,7 @@ pub struct List {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    admin: AdminOptions,
+    admin: AskOptions,
 }
 
 /// `eleven cache purge`.
@@ -75,7 +75,7 @@ pub struct Purge {
     #[arg(long, conflicts_with = "soft")]
     dry_run: bool,
     #[command(flatten)]
-    admin: AdminOptions,
+    admin: AskOptions,
 }
 
 /// `eleven cache stats`.
@@ -85,7 +85,7 @@ pub struct Stats {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    admin: AdminOptions,
+    admin: AskOptions,
 }
 
 impl List {
@@ -178,6 +178,10 @@ impl Purge {
             _ => " in memory, and what is on disk besides",
         };
         match how {
+            // Mostly it is the name that differs: keys have the host that clients ask for.
+            _ if count == 0 && more.is_empty() && self.selected.url.is_some() => {
+                println!("nothing is stored under this URL; `eleven cache list` shows what is")
+            }
             "dry-run" => println!("{responses} would be purged"),
             "soft" => println!("{responses}{more}: validated before the next use"),
             _ => println!("{responses}{more}: removed"),
@@ -200,6 +204,7 @@ impl Stats {
             format!("{}{most}", size(number(used).unwrap_or(0)))
         };
         let count = |name: &str| number(name).unwrap_or(0);
+        println!("{}", requests(&answer["requests"]));
         println!("memory    {}, {} keys", of("memory_bytes", "memory_bytes_max"), count("memory_keys"));
         if number("disk_bytes_max").is_some() {
             println!("disk      {}, {} keys", of("disk_bytes", "disk_bytes_max"), count("disk_keys"));
@@ -209,6 +214,21 @@ impl Stats {
         println!("fetching  {}", count("fetching"));
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What became of the requests, and which part of them needed no server.
+fn requests(verdicts: &Value) -> String {
+    let number = |word: &str| verdicts[word].as_u64().unwrap_or(0);
+    let words = ["HIT", "STALE", "VALIDATED", "MISS", "BYPASS"];
+    let counts: Vec<String> =
+        words.iter().map(|word| format!("{} {}", number(word), word.to_lowercase())).collect();
+    let all: u64 = words.iter().map(|word| number(word)).sum();
+    let stored = number("HIT") + number("STALE");
+    let part = match all {
+        0 => String::new(),
+        _ => format!("; {:.1} % from the store alone", stored as f64 * 100.0 / all as f64),
+    };
+    format!("requests  {}{part}", counts.join(", "))
 }
 
 fn size(bytes: u64) -> String {
@@ -221,7 +241,7 @@ fn size(bytes: u64) -> String {
 
 /// Asks the admin listener something about its cache.
 pub async fn ask(
-    admin: &AdminOptions,
+    admin: &AskOptions,
     method: Method,
     place: &str,
     query: &[(&str, String)],
@@ -236,7 +256,7 @@ pub async fn ask(
 ///
 /// # Errors
 /// If it cannot be reached, or answers with anything else.
-pub async fn ask_for(admin: &AdminOptions, method: Method, target: &str) -> Result<Value, Failure> {
+pub async fn ask_for(admin: &AskOptions, method: Method, target: &str) -> Result<Value, Failure> {
     let address = match &admin.admin {
         Some(address) => address.clone(),
         None => eleven_server::admin::DEFAULT_ADDRESS.parse().map_err(Failure)?,
@@ -311,6 +331,11 @@ mod tests {
         for (bytes, expected) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 30, "10.0 GiB")] {
             assert_eq!(size(bytes), expected);
         }
+        assert_eq!(
+            requests(&json!({ "HIT": 6, "STALE": 1, "MISS": 3 })),
+            "requests  6 hit, 1 stale, 0 validated, 3 miss, 0 bypass; 70.0 % from the store alone"
+        );
+        assert_eq!(requests(&json!({})), "requests  0 hit, 0 stale, 0 validated, 0 miss, 0 bypass");
         let entry = json!({
             "url": "http://h/\u{1b}[2J", "status": 200, "bytes": 6, "age_seconds": 5, "ttl_seconds": 7200,
             "marked": false, "memory": true, "disk": true, "tags": ["red"], "vary": [], "partial": false,

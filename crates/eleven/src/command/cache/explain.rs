@@ -2,7 +2,7 @@
 
 use super::super::Failure;
 use super::{Trusting, admin, fields, url};
-use crate::admin::AdminOptions;
+use crate::admin::AskOptions;
 use crate::command::get::show::harmless;
 use clap::Args;
 use eleven_client::agent::{Ask, Options as AgentOptions};
@@ -24,7 +24,8 @@ const HEAD_BYTES_MAX: u64 = 256 * 1024;
 /// `eleven cache explain`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  eleven cache explain https://example.com/\n  eleven cache explain -H 'Authorization: x' http://example.com/api\n  curl -sI http://example.com/ | eleven cache explain --head -\n\nWith --admin it also says what the running cache has stored for the URL."
+    after_help = "Examples:\n  eleven cache explain https://example.com/\n  eleven cache explain -H 'Authorization: x' http://example.com/api\n  curl -sI http://example.com/ | eleven cache explain --head -\n\nWith --admin it also says what the running cache has stored for the URL.",
+    mut_arg("admin", |admin| admin.help("Ask this running server's admin listener, too: HOST:PORT or unix:PATH"))
 )]
 pub struct Explain {
     /// The URL. Redirections are explained, not followed.
@@ -51,7 +52,7 @@ pub struct Explain {
     #[command(flatten)]
     trusting: Trusting,
     #[command(flatten)]
-    admin: AdminOptions,
+    admin: AskOptions,
 }
 
 impl Explain {
