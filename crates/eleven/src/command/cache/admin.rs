@@ -173,9 +173,10 @@ impl Purge {
         let count = answer["purged"].as_u64().unwrap_or(0);
         let responses =
             if count == 1 { "1 stored response".into() } else { format!("{count} stored responses") };
-        let more = match answer["counted_all"] {
-            Value::Bool(true) => "",
-            _ => " in memory, and what is on disk besides",
+        // What is on disk only is met when it is looked for, and not counted before.
+        let (place, more) = match answer["counted_all"] {
+            Value::Bool(true) => ("", ""),
+            _ => (" in memory", ", and whatever matches on disk"),
         };
         match how {
             // Mostly it is the name that differs: keys have the host that clients ask for.
@@ -183,8 +184,8 @@ impl Purge {
                 println!("nothing is stored under this URL; `eleven cache list` shows what is")
             }
             "dry-run" => println!("{responses} would be purged"),
-            "soft" => println!("{responses}{more}: validated before the next use"),
-            _ => println!("{responses}{more}: removed"),
+            "soft" => println!("{responses}{place}{more}: validated before the next use"),
+            _ => println!("{responses}{place} removed{more}"),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -205,9 +206,13 @@ impl Stats {
         };
         let count = |name: &str| number(name).unwrap_or(0);
         println!("{}", requests(&answer["requests"]));
-        println!("memory    {}, {} keys", of("memory_bytes", "memory_bytes_max"), count("memory_keys"));
+        let keys = |name: &str| match count(name) {
+            1 => "1 key".to_owned(),
+            count => format!("{count} keys"),
+        };
+        println!("memory    {}, {}", of("memory_bytes", "memory_bytes_max"), keys("memory_keys"));
         if number("disk_bytes_max").is_some() {
-            println!("disk      {}, {} keys", of("disk_bytes", "disk_bytes_max"), count("disk_keys"));
+            println!("disk      {}, {}", of("disk_bytes", "disk_bytes_max"), keys("disk_keys"));
             println!("corrupt   {} objects dropped since the start", count("corrupt_dropped"));
             println!("errors    {} of the disk since the start", count("disk_errors"));
         }
