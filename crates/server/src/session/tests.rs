@@ -330,8 +330,8 @@ fn pieces_arrive_in_order() {
             response.into()
         }));
         let request = exchange("GET", "/", "", b"").request.repeat(2);
-        let mut back = Link::default();
-        back.capacity_bytes = *rng.pick(&[1000, 65_536, 100_000, 2_000_000]);
+        let capacity_bytes = *rng.pick(&[1000, 65_536, 100_000, 2_000_000]);
+        let back = Link { capacity_bytes, ..Link::default() };
         let got = simulate_with(handler, rng, request, Link::default(), back, true);
         let mut reader = Reader::new(Cursor::new(got));
         for _ in 0..2 {
