@@ -15,10 +15,10 @@
 use crate::content::{BLOCK_BYTES, Content, Read};
 use crate::evict::{HashedMap, Queues, Resident, Resides};
 use crate::purge::{How, Selection};
-use crate::stored::{Stored, Tags, raise_id};
+use crate::stored::{self, Stored, Tags, raise_id};
 use bytes::Bytes;
 use eleven_net::pipe::Reason;
-use eleven_semantics::caching::{Freshness, Policy, Response, ResponseDirectives};
+use eleven_semantics::caching::Policy;
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::{Fields, Known, Status, grammar};
 use std::collections::HashSet;
@@ -931,12 +931,8 @@ fn decode(octets: &[u8], policy: &Policy) -> Option<Head> {
     if !take.0.is_empty() || uri_length > key.len() || (body == 0 && inline.len() as u64 != length) {
         return None;
     }
-    let directives = ResponseDirectives::of(&fields, &policy.targets);
-    let response = Response { status, fields: &fields };
-    let freshness = Freshness {
-        initial_age,
-        ..Freshness::of(&response, &directives, policy, response_time, response_time)
-    };
+    let times = (response_time, response_time);
+    let (directives, freshness) = stored::meaning(status, &fields, policy, times, initial_age);
     let stored = Stored {
         id,
         key: key.into(),

@@ -9,7 +9,7 @@ use eleven_semantics::caching::invalidation;
 use eleven_semantics::caching::key;
 use eleven_semantics::caching::partial::Held;
 use eleven_semantics::caching::reuse::Candidate;
-use eleven_semantics::caching::{Freshness, ResponseDirectives};
+use eleven_semantics::caching::{Freshness, Policy, Response, ResponseDirectives};
 use eleven_semantics::date::HttpDate;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -62,6 +62,21 @@ impl Tags {
     pub fn groups(&self) -> &[Box<str>] {
         &self.all[..self.groups]
     }
+}
+
+/// What a header section out of the store says to a cache with this policy: directives and lifetime. `initial_age` is what
+/// its age was when it came: Age itself is not stored.
+pub fn meaning(
+    status: Status,
+    fields: &Fields,
+    policy: &Policy,
+    (request_time, response_time): (HttpDate, HttpDate),
+    initial_age: u32,
+) -> (ResponseDirectives, Freshness) {
+    let directives = ResponseDirectives::of(fields, &policy.targets);
+    let response = Response { status, fields };
+    let read = Freshness::of(&response, &directives, policy, request_time, response_time);
+    (directives, Freshness { initial_age, ..read })
 }
 
 /// A stored response.

@@ -66,16 +66,21 @@ fn what_was_stored_is_found_after_a_restart() {
             disk.commit(&stored(&key, id as u64 + 1, &FIELDS, &[], &content(*length)), None).unwrap();
             assert_eq!(get(&disk, &key), Some(content(*length)), "{length}");
         }
+        // Age is no stored field, and counts all the same.
+        let mut aged = stored(b"aged", 99, &FIELDS, &[], b"x").copy();
+        aged.freshness.initial_age = 7;
+        disk.commit(&aged, None).unwrap();
         assert!(matches!(Disk::open(&directory.0, Limits::default()), Err(OpenError::InUse(_))));
     }
     let disk = directory.open();
-    assert_eq!(disk.usage().1, lengths.len());
+    assert_eq!(disk.usage().1, lengths.len() + 1);
     for length in lengths {
         assert_eq!(get(&disk, &length.to_be_bytes()), Some(content(length)), "{length}");
     }
     let (loaded, _) = disk.load(&1usize.to_be_bytes(), &Policy::default());
     assert_eq!(*loaded[0].fields, FIELDS.iter().collect::<Fields>());
     assert_eq!((loaded[0].freshness.lifetime, loaded[0].freshness.response_time), (60, NOW));
+    assert_eq!(disk.load(b"aged", &Policy::default()).0[0].freshness.initial_age, 7);
     assert_eq!(get(&disk, b"unknown"), None);
 }
 

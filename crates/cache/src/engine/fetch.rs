@@ -4,12 +4,13 @@
 use super::{Arrived, Asked, Cache, Fetch, now};
 use crate::collapse::{Landing, Role, Ticket};
 use crate::reply::{Answer, Ask, Body, Failed, Inbound, Reply, Report};
-use crate::stored::{Stored, Tags, next_id};
+use crate::stored::{self, Stored, Tags, next_id};
 use eleven_net::clock;
+use eleven_semantics::caching::freshness;
 use eleven_semantics::caching::reuse::Failure;
 use eleven_semantics::caching::status::{Forward, Handling};
 use eleven_semantics::caching::validation::{self, Answer as Validated};
-use eleven_semantics::caching::{Freshness, NotStored, Response, ResponseDirectives};
+use eleven_semantics::caching::{NotStored, ResponseDirectives};
 use eleven_semantics::date::HttpDate;
 use eleven_semantics::{Fields, Known, Method, Status};
 use std::sync::Arc;
@@ -232,14 +233,11 @@ impl Cache {
         if !received.contains(Known::Date) {
             let _ = fields.set(Known::Date, now.imf());
         }
-        let directives = ResponseDirectives::of(&fields, &policy.targets);
-        let response = Response { status: old.status, fields: &fields };
-        let lifetime = Freshness::of(&response, &directives, policy, request_time, now);
         // Age is not stored; it counts from what was received.
-        let received = Response { status: old.status, fields: received };
-        let age = Freshness::of(&received, &directives, policy, request_time, now).initial_age;
+        let age = freshness::initial_age(received, request_time, now);
+        let (directives, freshness) = stored::meaning(old.status, &fields, policy, (request_time, now), age);
         let mut new = old.copy();
-        new.freshness = Freshness { initial_age: age, ..lifetime };
+        new.freshness = freshness;
         new.tags = Tags::of(&fields);
         new.directives = directives;
         new.fields = Arc::new(fields);

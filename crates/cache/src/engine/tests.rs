@@ -277,7 +277,7 @@ fn fresh_responses_are_reused_with_age() {
     });
 }
 
-/// 9111-4.3.1-01, 9111-4.3.1-02, 9111-4.3.3-R1, 9111-4.3.4-02, 9111-3.2-01.
+/// 9111-4.3.1-01, 9111-4.3.1-02, 9111-4.3.3-R1, 9111-4.3.4-02, 9111-3.2-01, 9110-13.1.2-02.
 #[test]
 fn stale_responses_are_validated_and_freshened() {
     simulate(async {
@@ -285,7 +285,10 @@ fn stale_responses_are_validated_and_freshened() {
         let origin = Origin::new(|ask| {
             Ok(match ask.fields.get(Known::IfNoneMatch) {
                 Some(b"\"v1\"") => {
-                    said(304, &[("Cache-Control", "max-age=100"), ("ETag", "\"v1\""), ("X", "2")], b"")
+                    // The age that it has now is that of the 304.
+                    let fields =
+                        [("Cache-Control", "max-age=107"), ("ETag", "\"v1\""), ("X", "2"), ("Age", "7")];
+                    said(304, &fields, b"")
                 }
                 _ => said(200, &[FRESH, ("ETag", "\"v1\""), ("X", "1"), ("Kept", "k")], b"content"),
             })
@@ -299,7 +302,7 @@ fn stale_responses_are_validated_and_freshened() {
             (validated.field("X").as_deref(), validated.field("Kept").as_deref()),
             (Some("2"), Some("k"))
         );
-        assert_eq!(validated.field("Age").as_deref(), Some("0"));
+        assert_eq!(validated.field("Age").as_deref(), Some("7"));
         pass_seconds(99).await;
         let hit = get(&cache, &origin, "/", &[]).await;
         assert_eq!((hit.word, hit.field("X").as_deref()), ("HIT", Some("2")));
@@ -311,6 +314,32 @@ fn stale_responses_are_validated_and_freshened() {
         pass_seconds(2).await;
         let not_modified = get(&cache, &origin, "/", &[("If-None-Match", "\"v1\"")]).await;
         assert_eq!((not_modified.status, not_modified.word), (304, "VALIDATED"));
+    });
+}
+
+/// 9111-4.3.3-02, 9110-13.1.2-02: the tag of what is stored is sent, and a new representation takes the place of the old one.
+#[test]
+fn a_full_response_to_a_validation_is_stored() {
+    simulate(async {
+        let cache = cache();
+        let version = Rc::new(Cell::new(1u32));
+        let current = version.clone();
+        let origin = Origin::new(move |_| {
+            let tag = format!("\"v{}\"", current.get());
+            Ok(said(200, &[FRESH, ("ETag", &tag)], tag.as_bytes()))
+        });
+        get(&cache, &origin, "/", &[]).await;
+        pass_seconds(61).await;
+        version.set(2);
+        let got = get(&cache, &origin, "/", &[]).await;
+        assert_eq!(origin.last("If-None-Match").as_deref(), Some("\"v1\""));
+        assert_eq!((got.word, got.content.as_deref()), ("MISS", Ok(&b"\"v2\""[..])));
+        let got = get(&cache, &origin, "/", &[]).await;
+        assert_eq!((got.word, got.content.as_deref()), ("HIT", Ok(&b"\"v2\""[..])));
+        // The old one is gone: nothing offers its tag again.
+        pass_seconds(61).await;
+        get(&cache, &origin, "/", &[]).await;
+        assert_eq!((origin.last("If-None-Match").as_deref(), origin.count()), (Some("\"v2\""), 3));
     });
 }
 

@@ -167,8 +167,8 @@ pub fn date_value(fields: &Fields, response_time: HttpDate) -> HttpDate {
     fields.only(Known::Date).one().and_then(|value| parse_date(value, response_time)).unwrap_or(response_time)
 }
 
-/// `corrected_initial_age` (9111-4.2.3-R1).
-fn initial_age(fields: &Fields, request_time: HttpDate, response_time: HttpDate) -> u32 {
+/// `corrected_initial_age` (9111-4.2.3-R1), in seconds, of a response with these fields.
+pub fn initial_age(fields: &Fields, request_time: HttpDate, response_time: HttpDate) -> u32 {
     let apparent_age = response_time.0.saturating_sub(date_value(fields, response_time).0).max(0);
     // 9111-4.2.3-01: what was received counts from the start of the request.
     let response_delay = response_time.0.saturating_sub(request_time.0).max(0);
