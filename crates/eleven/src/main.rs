@@ -8,6 +8,8 @@ mod command;
 mod config;
 mod logging;
 mod notify;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod pid_file;
 mod privileges;
 mod process;

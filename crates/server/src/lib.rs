@@ -30,6 +30,7 @@ pub mod service;
 mod session;
 pub mod site;
 mod site_log;
+pub mod spans;
 mod spool;
 pub mod steps;
 pub mod store;

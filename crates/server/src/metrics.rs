@@ -18,6 +18,7 @@ use crate::apps::Application;
 use crate::proxy::GatewayPlan;
 use crate::proxy::upstream::Shared;
 use crate::record::Record;
+use crate::spans::Spans;
 use eleven_cache::Cache;
 use eleven_net::clock;
 use histogram::{Histogram, Snapshot};
@@ -427,6 +428,8 @@ pub struct Sources {
     pub cache: Option<Arc<Cache>>,
     /// The access log.
     pub log: Option<Arc<AccessLog>>,
+    /// Spans on their way to a collector.
+    pub spans: Option<Arc<Spans>>,
 }
 
 impl std::fmt::Debug for Sources {

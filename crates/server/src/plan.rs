@@ -28,6 +28,7 @@ use eleven_net::file::Options as RootOptions;
 use eleven_net::listener::ListenAddr;
 use eleven_net::tls_config::ServerSettings;
 use eleven_semantics::Status;
+use eleven_semantics::uri::Uri;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,6 +55,8 @@ pub struct Plan {
     pub access_log: Option<AccessLogPlan>,
     /// What is done about the identity of requests.
     pub trace: TracePlan,
+    /// Who is told of sampled traces, if anybody is.
+    pub otlp: Option<OtlpPlan>,
     /// The admin listener, if there is one.
     pub admin: Option<AdminPlan>,
     /// The Server field of responses; empty for none.
@@ -81,6 +84,15 @@ pub struct ProcessPlan {
     pub group: Option<Box<str>>,
     /// Workers reach files only where the plan serves or stores some.
     pub sandbox: bool,
+}
+
+/// A collector of traces (OTLP over HTTP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpPlan {
+    /// Where spans are sent.
+    pub endpoint: Uri,
+    /// What this server is called there.
+    pub service_name: Box<str>,
 }
 
 /// Certificates that are ordered from an authority (ACME, RFC 8555).
@@ -344,6 +356,9 @@ impl Plan {
         }
         if self.process != next.process {
             what.push("`user`, `group`, `sandbox`, `pid_file` or `drain_timeout`");
+        }
+        if self.otlp != next.otlp {
+            what.push("`otlp` or `service_name`");
         }
         what
     }

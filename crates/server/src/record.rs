@@ -4,6 +4,7 @@
 
 use crate::access_log;
 use crate::metrics::Exchange;
+use crate::spans::{AskedServer, Span, SpanId, Spans};
 use eleven_semantics::{Fields, Version};
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -80,6 +81,42 @@ pub struct Attempts {
     pub total_us: Option<u64>,
 }
 
+/// Octets of a text of a request that a span keeps.
+const SPAN_TEXT_BYTES_MAX: usize = 256;
+
+impl Record<'_> {
+    /// What it tells of an exchange of a sampled trace. Texts of clients are bounded (fault L01).
+    pub fn span(&self, id: SpanId) -> Span {
+        let text = |octets: &[u8]| {
+            String::from_utf8_lossy(&octets[..octets.len().min(SPAN_TEXT_BYTES_MAX)]).into_owned()
+        };
+        let asked = self.attempts.filter(|attempts| attempts.tries > 0).map(|attempts| AskedServer {
+            name: self.upstream.to_owned(),
+            address: attempts.address,
+            tries: attempts.tries,
+            total_us: attempts.total_us.unwrap_or(self.duration_us).min(self.duration_us),
+        });
+        Span {
+            id,
+            begun_unix_us: self.time_unix_ms * 1000,
+            duration_us: self.duration_us,
+            method: text(self.method),
+            path: text(self.target.split(|&b| b == b'?').next().unwrap_or_default()),
+            host: text(self.host),
+            version: self.version,
+            user_agent: self.request_fields.and_then(|fields| fields.get("User-Agent")).map(text),
+            client: self.client,
+            site: self.site.to_owned(),
+            handler: self.handler.to_owned(),
+            status: self.status,
+            content_bytes: self.content_bytes,
+            refused: self.refused,
+            cache: self.cache.to_owned(),
+            asked,
+        }
+    }
+}
+
 impl Default for Record<'_> {
     fn default() -> Self {
         Record {
@@ -137,6 +174,8 @@ pub struct Notes {
     pub request_id: Option<Box<[u8]>>,
     /// Where it is logged.
     pub log: SiteLog,
+    /// Its place in a sampled trace, and who wants to know how it ended.
+    pub span: Option<(SpanId, Arc<Spans>)>,
 }
 
 /// Where the exchanges of a site are logged, as a worker has it.
@@ -164,6 +203,13 @@ impl Notes {
         counted.cache_reason = self.cache_reason;
     }
 
+    /// Tells of an exchange that is over, if it belongs to a sampled trace.
+    pub fn end_span(&self, record: &Record<'_>) {
+        if let Some((id, spans)) = &self.span {
+            spans.end(record.span(*id));
+        }
+    }
+
     /// Adds them to a record.
     pub fn add_to<'a>(&'a self, record: &mut Record<'a>) {
         if let Some(site) = &self.site {
@@ -179,5 +225,33 @@ impl Notes {
         record.upstream = self.upstream.as_deref().unwrap_or_default();
         record.attempts = self.attempts.as_deref().map(Cell::get);
         record.request_id = self.request_id.as_deref().unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault L01: what a span says of a request is bounded, and its query, where secrets stand, is left out.
+    #[test]
+    fn what_a_span_tells() {
+        let fields: Fields = [("User-Agent", &*"u".repeat(1000))].iter().collect();
+        let record = Record {
+            method: b"GET",
+            target: b"/a/b?token=secret",
+            request_fields: Some(&fields),
+            status: 200,
+            duration_us: 500,
+            attempts: Some(Attempts { tries: 2, total_us: Some(900), ..Attempts::default() }),
+            ..Record::default()
+        };
+        let id = SpanId { trace_id: 1, span_id: 2, parent_id: None };
+        let span = record.span(id);
+        assert_eq!((&*span.path, span.status), ("/a/b", 200));
+        assert_eq!(span.user_agent.unwrap().len(), SPAN_TEXT_BYTES_MAX);
+        // Nothing of an exchange took longer than the whole.
+        assert_eq!(span.asked.map(|asked| (asked.tries, asked.total_us)), Some((2, 500)));
+        let nobody = Record { attempts: Some(Attempts::default()), ..record };
+        assert_eq!(nobody.span(id).asked, None, "no server was to be had");
     }
 }

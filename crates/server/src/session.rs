@@ -567,6 +567,7 @@ impl Session {
         };
         if let Some(notes) = &response.notes {
             notes.add_to(&mut record);
+            notes.end_span(&record);
         }
         self.worker.recorder().sample(&record, counted.handler, weight);
         if let Some(log) = self.worker.log_of(response.notes.as_deref()) {

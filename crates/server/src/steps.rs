@@ -29,6 +29,7 @@ use crate::route::{Match, Routed};
 use crate::service::Service;
 use crate::site::SiteMap;
 use crate::site_log::{self, Logs, SiteLogs};
+use crate::spans::{SpanId, Spans};
 use crate::store;
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -63,6 +64,8 @@ pub struct Prepared {
     caches: Vec<Option<CachingPlan>>,
     /// The logs of sites that have their own.
     logs: Vec<site_log::Opened>,
+    /// Whoever is told of sampled traces.
+    spans: Option<Arc<Spans>>,
 }
 
 /// An application that runs, or whose directory is open.
@@ -185,7 +188,13 @@ impl Prepared {
         let before = before.map_or(&[][..], |before| &before.logs);
         let logs = site_log::open(&plan, before).map_err(|(path, error)| PrepareError::Log(path, error))?;
         let applications = applications(&plan)?;
-        Ok(Prepared { plan: Arc::new(plan), files, applications, store, caches, logs })
+        Ok(Prepared { plan: Arc::new(plan), files, applications, store, caches, logs, spans: None })
+    }
+
+    /// The same, and whoever is told of sampled traces.
+    #[must_use]
+    pub fn telling(self, spans: Option<Arc<Spans>>) -> Prepared {
+        Prepared { spans, ..self }
     }
 
     /// The store of responses, if there is one.
@@ -214,6 +223,7 @@ impl Prepared {
             }
         }
         sources.cache = self.store();
+        sources.spans.clone_from(&self.spans);
         sources
     }
 
@@ -247,8 +257,9 @@ impl Prepared {
             tracing::warn!(%error, "ids of requests are drawn from the time");
             monotonic_ns().to_ne_bytes().repeat(2).try_into().unwrap_or_default()
         });
-        let (plan, ids) = (self.plan.clone(), Ids::new(seed));
-        Service::Planned(Rc::new(Steps { plan, places, gates, finished: RefCell::default(), ids, logs }))
+        let (plan, ids, spans) = (self.plan.clone(), Ids::new(seed), self.spans.clone());
+        let finished = RefCell::default();
+        Service::Planned(Rc::new(Steps { plan, places, gates, finished, ids, logs, spans }))
     }
 
     /// The gate of a route that has one to itself.
@@ -322,6 +333,8 @@ pub struct Steps {
     finished: RefCell<Finished>,
     ids: Ids,
     logs: Logs,
+    /// Whoever is told of sampled traces.
+    spans: Option<Arc<Spans>>,
 }
 
 /// What a worker keeps of a route: one pointer to it goes with a request, instead of one to each part.
@@ -380,6 +393,8 @@ struct Trip {
     client: Option<IpAddr>,
     /// What the request is called, if it is.
     request_id: Option<Box<[u8]>>,
+    /// Its place in a sampled trace.
+    span: Option<SpanId>,
     refused: Option<&'static str>,
     reading: Option<Reading>,
     scheme_is_secure: bool,
@@ -427,7 +442,10 @@ impl Steps {
 
     /// What logs of their own sites have.
     pub(crate) fn site_logs(&self) -> SiteLogs {
-        self.logs.known
+        let known = self.logs.known;
+        // A span needs what a line of a log needs.
+        let spans = self.spans.is_some();
+        SiteLogs { any: known.any || spans, timed: known.timed || spans }
     }
 
     /// Whether CONNECT may reach a handler.
@@ -642,7 +660,8 @@ impl Steps {
         trip.scheme_is_secure = request.scheme() == eleven_semantics::target::Scheme::Https;
         if self.plan.trace != TracePlan::default() {
             let is_trusted = request.peer.ip().is_some_and(|ip| self.plan.trusted_proxies.contains(ip));
-            trip.request_id = self.plan.trace.mark(request, is_trusted, &self.ids);
+            let marked = self.plan.trace.mark(request, is_trusted, &self.ids);
+            (trip.request_id, trip.span) = (marked.request_id, marked.span.filter(|_| self.spans.is_some()));
         }
         // A script must be able to read refusals too.
         if trip.policy().is_some_and(|policy| policy.cors.is_some()) {
@@ -1016,7 +1035,8 @@ impl Steps {
         let plain = trip.user.is_none()
             && trip.client.is_none()
             && trip.refused.is_none()
-            && trip.request_id.is_none();
+            && trip.request_id.is_none()
+            && trip.span.is_none();
         match (&response.notes, &trip.spot) {
             (None, Some(spot)) if plain => response.notes = Some(spot.notes.clone()),
             _ => {
@@ -1033,6 +1053,7 @@ impl Steps {
                 notes.user.clone_from(&trip.user);
                 notes.client = trip.client;
                 notes.request_id.clone_from(&trip.request_id);
+                notes.span = trip.span.zip(self.spans.clone());
                 notes.refused = notes.refused.or(trip.refused);
             }
         }

@@ -22,6 +22,7 @@ use eleven_server::serve::{
     Change, Endpoint, MakeService, Options, RelaySlot, Running, Sockets, TlsSlot, start_with,
 };
 use eleven_server::service::Service;
+use eleven_server::spans::Spans;
 use eleven_server::steps::Prepared;
 use eleven_server::worker::Settings;
 use std::io::IsTerminal;
@@ -77,7 +78,8 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     privileges::warn_of_unreadable(certificates.files());
     let confined = plan.process.sandbox && !listen.no_sandbox;
     let sandbox = if confined { Sandbox::new(Reach::of(&plan))? } else { Sandbox::off() };
-    let prepared = Arc::new(Prepared::new(plan, None)?);
+    let exporter = Exporter::of(&plan)?;
+    let prepared = Arc::new(Prepared::new(plan, None)?.telling(exporter.spans()));
     let plan = prepared.plan().clone();
     let log = access_log(&plan, listen.quiet)?;
     let metrics = Arc::new(Metrics::default());
@@ -110,6 +112,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         sandbox,
         acme,
         renewed: renewed.clone(),
+        spans: exporter.spans(),
         started: plan.clone(),
         current: prepared,
     };
@@ -136,7 +139,40 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         },
     )?;
     eleven_server::apps::stop_all();
+    exporter.end();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever sends sampled traces, where this build can and the plan asks for it.
+struct Exporter(#[cfg(feature = "otlp")] Option<crate::otlp::Exporter>);
+
+impl Exporter {
+    #[cfg(feature = "otlp")]
+    fn of(plan: &Plan) -> Result<Exporter, Failure> {
+        plan.otlp.as_ref().map(crate::otlp::Exporter::start).transpose().map(Exporter)
+    }
+
+    /// Lets the last spans go out, for a moment.
+    fn end(self) {
+        #[cfg(feature = "otlp")]
+        drop(self.0);
+    }
+
+    #[cfg(feature = "otlp")]
+    fn spans(&self) -> Option<Arc<Spans>> {
+        self.0.as_ref().map(crate::otlp::Exporter::spans)
+    }
+
+    /// The check of the configuration refused a plan that asks for it.
+    #[cfg(not(feature = "otlp"))]
+    fn of(_: &Plan) -> Result<Exporter, Failure> {
+        Ok(Exporter())
+    }
+
+    #[cfg(not(feature = "otlp"))]
+    fn spans(&self) -> Option<Arc<Spans>> {
+        None
+    }
 }
 
 /// Makes the service of a worker, which is confined from then on.
@@ -220,6 +256,8 @@ struct Reloading {
     acme: Option<Acme>,
     /// Told when there is a new certificate.
     renewed: Arc<Notify>,
+    /// Where sampled traces go.
+    spans: Option<Arc<Spans>>,
     /// The plan that the process was started with.
     started: Arc<Plan>,
     current: Arc<Prepared>,
@@ -237,7 +275,7 @@ impl Reloading {
         if let Some(orders) = &plan.acme {
             acme::prepare(orders)?;
         }
-        let prepared = Arc::new(Prepared::new(plan, Some(&self.current))?);
+        let prepared = Arc::new(Prepared::new(plan, Some(&self.current))?.telling(self.spans.clone()));
         let plan = prepared.plan().clone();
         let mut new = Certificates::default();
         let known = |address: &ListenAddr| running.tls_slot(address);

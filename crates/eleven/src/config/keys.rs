@@ -425,6 +425,19 @@ pub static TRACE: Section = section(
             Is("\"restart\""),
             "W3C Trace Context.",
         ),
+        key(
+            "sampled_one_in",
+            integer(1, 1_000_000_000),
+            Is("1"),
+            "Of so many traces that begin here one is sampled; what others began, they have decided.",
+        ),
+        key(
+            "otlp",
+            Kind::Text("a URL such as `\"http://127.0.0.1:4318\"`"),
+            Absent("nobody is told"),
+            "The collector that is told of sampled traces (OTLP over HTTP, JSON); without a path, `/v1/traces`. Fields such as credentials come from `OTEL_EXPORTER_OTLP_HEADERS`. Changes with the next start.",
+        ),
+        key("service_name", Kind::Text("a name"), Is("\"eleven\""), "What this server is called there."),
     ],
 );
 

@@ -7,6 +7,7 @@ mod apps;
 mod cache;
 mod proxy;
 mod redirects;
+mod trace;
 
 use super::diagnose::{Diagnostic, Report, Sources, nearest};
 use super::raw::{Span, Table, Text};
@@ -33,7 +34,6 @@ use eleven_server::before::client::{ChainField, TrustedProxies};
 use eleven_server::before::cors::Cors;
 use eleven_server::before::limit::{Limiter, Rate};
 use eleven_server::before::redirect::Template;
-use eleven_server::before::trace::{Context, TracePlan};
 use eleven_server::files::listing::ListingOptions;
 use eleven_server::files::upload::UploadOptions;
 use eleven_server::files::{self, FilesOptions};
@@ -197,14 +197,7 @@ impl Builder<'_> {
         let limits = root.section("limits");
         let limit = |name: &str| limits.map_or(0, |limits| limits.number(name));
         self.content_bytes_max = limit("content_bytes_max");
-        let trace = root.section("trace").map_or_else(TracePlan::default, |trace| TracePlan {
-            request_id: trace.flag("request_id"),
-            context: match trace.text("context").map(|text| text.text) {
-                Some("continue") => Context::Continue,
-                Some("restart") => Context::Restart,
-                _ => Context::Pass,
-            },
-        });
+        let (trace, otlp) = self.trace(root);
         let admin = root.section("admin").and_then(|admin| self.admin(admin));
         let cache = root.section("cache").map(|cache| self.cache(cache));
         self.cache_rules = root.section("cache").map(|cache| self.cache_rules(cache));
@@ -230,6 +223,7 @@ impl Builder<'_> {
             trusted_proxies,
             access_log,
             trace,
+            otlp,
             admin,
             cache,
             server_field,

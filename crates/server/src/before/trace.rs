@@ -2,6 +2,7 @@
 //! that nobody writes another one's id into the logs; what a trace is called is `eleven_semantics::trace_context`.
 
 use crate::request::Request;
+use crate::spans::SpanId;
 use eleven_semantics::Fields;
 use eleven_semantics::fields::Only;
 use eleven_semantics::trace_context::{TraceParent, is_request_id, is_trace_state};
@@ -31,6 +32,17 @@ pub struct TracePlan {
     pub request_id: bool,
     /// What is done about W3C Trace Context.
     pub context: Context,
+    /// Of so many traces that begin here one is sampled; 0 and 1 for all. What others began, they have decided.
+    pub sampled_one_in: u64,
+}
+
+/// What a request is called.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// Its id, if it has one.
+    pub request_id: Option<Box<[u8]>>,
+    /// Its place in a trace, if that is sampled.
+    pub span: Option<SpanId>,
 }
 
 /// Ids that do not come twice; no secrets. One for each worker.
@@ -63,14 +75,15 @@ impl Ids {
 }
 
 impl TracePlan {
-    /// Sets the fields of a request by which it is known from here on; its id, if it has one.
-    pub fn mark(&self, request: &mut Request, is_trusted: bool, ids: &Ids) -> Option<Box<[u8]>> {
+    /// Sets the fields of a request by which it is known from here on.
+    pub fn mark(&self, request: &mut Request, is_trusted: bool, ids: &Ids) -> Marked {
+        let mut marked = Marked::default();
         if self.context != Context::Pass {
             let believed = is_trusted || self.context == Context::Continue;
-            self.trace(&mut request.head.fields, believed, ids);
+            marked.span = self.trace(&mut request.head.fields, believed, ids);
         }
         if !self.request_id {
-            return None;
+            return marked;
         }
         let fields = &mut request.head.fields;
         let given = match fields.only(REQUEST_ID) {
@@ -79,11 +92,12 @@ impl TracePlan {
         };
         let id = given.unwrap_or_else(|| format!("{:032x}", ids.next_pair()).into_bytes().into());
         set(fields, REQUEST_ID, &id);
-        Some(id)
+        marked.request_id = Some(id);
+        marked
     }
 
     /// The next hop's parent is this one; a state that cannot be carried on ends (§3.3, §4.3 of the Recommendation).
-    fn trace(&self, fields: &mut Fields, believed: bool, ids: &Ids) {
+    fn trace(&self, fields: &mut Fields, believed: bool, ids: &Ids) -> Option<SpanId> {
         let came = match fields.only(TRACE_PARENT) {
             Only::One(text) if believed => TraceParent::parse(text),
             _ => None,
@@ -91,9 +105,15 @@ impl TracePlan {
         if came.is_none() || !is_trace_state(fields.all(TRACE_STATE)) {
             fields.remove(TRACE_STATE);
         }
-        let (trace_id, flags) = came.map_or_else(|| (ids.next_pair(), 1), |came| (came.trace_id, came.flags));
+        let begun = || {
+            let trace_id = ids.next_pair();
+            (trace_id, u8::from((trace_id as u64).is_multiple_of(self.sampled_one_in.max(1))))
+        };
+        let (trace_id, flags) = came.map_or_else(begun, |came| (came.trace_id, came.flags));
         let ours = TraceParent { trace_id, parent_id: ids.next(), flags };
         set(fields, TRACE_PARENT, ours.to_string().as_bytes());
+        let span = SpanId { trace_id, span_id: ours.parent_id, parent_id: came.map(|came| came.parent_id) };
+        (flags & 1 == 1).then_some(span)
     }
 }
 
@@ -114,6 +134,11 @@ mod tests {
     const CAME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn marked(plan: TracePlan, trusted: bool, lines: &[(&str, &str)]) -> (Request, Option<Box<[u8]>>) {
+        let (request, marked) = marked_in_full(plan, trusted, lines);
+        (request, marked.request_id)
+    }
+
+    fn marked_in_full(plan: TracePlan, trusted: bool, lines: &[(&str, &str)]) -> (Request, Marked) {
         let peer =
             Peer { address: None, scheme: Scheme::Http, local_port: 80, listener: None, server_name: None };
         let mut request = Request::new(Rc::new(peer));
@@ -131,7 +156,7 @@ mod tests {
     /// Fault L15.
     #[test]
     fn ids_are_taken_from_trusted_ones_only() {
-        let plan = TracePlan { request_id: true, context: Context::Pass };
+        let plan = TracePlan { request_id: true, ..TracePlan::default() };
         for (trusted, lines, kept) in [
             (true, &[("X-Request-Id", "abc-1")][..], Some("abc-1")),
             (true, &[("x-request-id", "abc-1")], Some("abc-1")),
@@ -177,7 +202,7 @@ mod tests {
             ),
             (Context::Continue, false, &[], false, vec![]),
         ] {
-            let plan = TracePlan { request_id: false, context };
+            let plan = TracePlan { context, ..TracePlan::default() };
             let (request, id) = marked(plan, trusted, lines);
             assert_eq!(id, None);
             let [text] = field(&request, "traceparent")[..] else { panic!("one traceparent") };
@@ -194,5 +219,31 @@ mod tests {
         let ids = Ids::new([0; 16]);
         let seen: std::collections::HashSet<u128> = (0..10_000).map(|_| ids.next_pair()).collect();
         assert_eq!(seen.len(), 10_000);
+    }
+
+    /// Traces that others began keep their choice; of those that begin here one in so many is sampled.
+    #[test]
+    fn what_is_sampled() {
+        const NOT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let span = |one_in, lines: &[(&str, &str)]| {
+            let plan =
+                TracePlan { context: Context::Continue, sampled_one_in: one_in, ..TracePlan::default() };
+            marked_in_full(plan, false, lines).1.span
+        };
+        let continued = span(u64::MAX, &[("traceparent", CAME)]).unwrap();
+        assert_eq!(continued.parent_id, Some(0xb7ad_6b71_6920_3331));
+        assert_eq!(continued.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
+        assert_eq!(span(1, &[("traceparent", NOT)]), None);
+        assert_eq!(span(1, &[]).unwrap().parent_id, None);
+        assert!(span(0, &[]).is_some() && span(u64::MAX, &[]).is_none());
+        assert_eq!(marked_in_full(TracePlan::default(), true, &[("traceparent", CAME)]).1.span, None);
+        let plan = TracePlan { context: Context::Continue, sampled_one_in: 4, ..TracePlan::default() };
+        let ids = Ids::new([9; 16]);
+        let sampled = (0..4000).filter(|_| plan.trace(&mut Fields::new(), false, &ids).is_some()).count();
+        assert!((800..1200).contains(&sampled), "{sampled} of 4000");
+        // What was not sampled says so to the next hop.
+        let mut fields = Fields::new();
+        while plan.trace(&mut fields, false, &ids).is_some() {}
+        assert!(fields.get(TRACE_PARENT).is_some_and(|text| text.ends_with(b"-00")));
     }
 }

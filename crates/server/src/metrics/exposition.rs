@@ -348,6 +348,12 @@ impl Metrics {
             w.sample("eleven_reloads_total", &[("result", result)], count.load(Ordering::Relaxed));
         }
         let dropped = lock(&self.sources).log.as_ref().map_or(0, |log| log.dropped());
+        if let Some(spans) = &lock(&self.sources).spans {
+            let help = "Spans of sampled traces that a collector took.";
+            w.single("eleven_spans_exported", Kind::Counter, help, spans.exported());
+            let help = "Spans that were given up: the queue was full, or nobody took them.";
+            w.single("eleven_spans_dropped", Kind::Counter, help, spans.dropped());
+        }
         w.single("eleven_log_lines_dropped", Kind::Counter, "Lines that the access log lost.", dropped);
         w.family("eleven_certificate_not_after_seconds", Kind::Gauge, "When a certificate ends.");
         for certificate in lock(&self.certificates).iter() {

@@ -631,6 +631,7 @@ impl Long<'_> {
         }
         if let Some(notes) = &notes {
             notes.add_to(&mut record);
+            notes.end_span(&record);
         }
         let weight = meta.as_ref().map_or(0, |meta| meta.weight);
         worker.recorder().sample(&record, counted.handler, weight);
