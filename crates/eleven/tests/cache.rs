@@ -64,6 +64,7 @@ statuses = ["2xx"]
 sort_query = true
 ignore_parameters = ["utm_*"]
 key_cookies = ["theme"]
+bypass_cookies = ["session", "login_*"]
 default_lifetime = "1h"
 [[site.route]]
 path = "/plain"
@@ -83,6 +84,14 @@ proxy = {{ upstream = "{url}", cache = true }}
     assert_eq!(word(&ask("GET", "/bytes/7?a=2&b=2", "")), "MISS");
     assert_eq!(word(&ask("GET", "/bytes/7?a=2&b=1", "Cookie: theme=dark\n")), "MISS");
     until_hit(|| ask("GET", "/bytes/7?a=2&b=1", "Cookie: x=1; theme=dark\n"));
+    // Who has logged in gets nothing of it, and leaves nothing there.
+    for (number, cookie) in ["session=1", "theme=dark; login_7=ann"].iter().enumerate() {
+        let own = format!("Cookie: {cookie}\n");
+        assert_eq!(word(&ask("GET", "/bytes/7?a=2&b=1", &own)), "");
+        assert_eq!(ask("GET", &format!("/bytes/9?n={number}"), &own).status, 200);
+        assert_eq!(word(&ask("GET", &format!("/bytes/9?n={number}"), "")), "MISS");
+    }
+    until_hit(|| ask("GET", "/bytes/7?a=2&b=1", "Cookie: sessions=1\n"));
     // HEAD goes past the store, and a status that is not listed is not stored.
     assert_eq!(word(&ask("HEAD", "/bytes/7?a=2&b=1", "")), "");
     for _ in 0..3 {

@@ -578,6 +578,12 @@ pub static ROUTE_CACHE: Section = section(
             "Cookies whose values are part of the key.",
         ),
         key(
+            "bypass_cookies",
+            Kind::List(&Kind::Text("the name of a cookie, or its beginning and `*`")),
+            Is("[]"),
+            "Requests with one of these cookies are somebody's own: they go past the store, and nothing of them is stored: `[\"sessionid\", \"wordpress_logged_in_*\"]`.",
+        ),
+        key(
             "partition",
             ANY_TEXT,
             Is("\"\""),

@@ -22,8 +22,10 @@ pub use freshness::Freshness;
 pub use reuse::Verdict;
 pub use storing::NotStored;
 
+use crate::cookie;
 use crate::fields::Fields;
 use crate::method::Method;
+use crate::names::Known;
 use crate::status::Status;
 
 /// What a cache needs to know of a request.
@@ -83,6 +85,9 @@ pub struct Policy {
     pub statuses: Vec<(u16, u16)>,
     /// Whether a response to POST that is a later GET's too may be stored (RFC 9110 §9.3.3).
     pub store_post: bool,
+    /// Names of cookies; a final `*` matches any ending. Requests with one of them are somebody's own (who has logged
+    /// in): they are for the server alone, and nothing of them is stored.
+    pub bypass_cookies: Vec<Box<str>>,
 }
 
 impl Default for Policy {
@@ -104,11 +109,29 @@ impl Default for Policy {
             stale_if_error_seconds: 0,
             statuses: Vec::new(),
             store_post: true,
+            bypass_cookies: Vec::new(),
         }
     }
 }
 
 impl Policy {
+    /// Whether a request has a cookie with which it goes past the store ([`Policy::bypass_cookies`]).
+    #[inline]
+    pub fn bypasses(&self, request: &Fields) -> bool {
+        !self.bypass_cookies.is_empty() && self.has_bypass_cookie(request)
+    }
+
+    #[cold]
+    fn has_bypass_cookie(&self, request: &Fields) -> bool {
+        let listed = |name: &[u8]| {
+            self.bypass_cookies.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning.as_bytes()),
+                None => name == pattern.as_bytes(),
+            })
+        };
+        request.all(Known::Cookie).flat_map(cookie::pairs).any(|(name, _)| listed(name))
+    }
+
     /// A private cache (a user agent's): targeted fields are not for it (RFC 9213 §3).
     pub fn private() -> Policy {
         Policy { shared: false, targets: Vec::new(), ..Policy::default() }

@@ -215,7 +215,7 @@ fn configuration_allows(request: &Request<'_>, status: Status, policy: &Policy) 
         || policy.statuses.iter().any(listed)
         || (status == Status::PARTIAL_CONTENT
             && policy.statuses.iter().any(|&(a, b)| (a..=b).contains(&200)));
-    if post || !listed { Err(NotStored::Rule) } else { Ok(()) }
+    if post || !listed || policy.bypasses(request.fields) { Err(NotStored::Rule) } else { Ok(()) }
 }
 
 fn status_allows(status: Status, directives: &ResponseDirectives, source: Source) -> Result<(), NotStored> {
@@ -486,6 +486,35 @@ mod tests {
             Case { method: Method::Get, request: &[("Cookie", "s=1")], status: 200, response: &[FRESH] };
         assert_eq!(decide(&with_cookie, &shared), Ok(()));
         assert_eq!(decide(&with_cookie, &careful), Err(NotStored::Cookies));
+    }
+
+    /// C23: who has logged in is given nothing of the store, and gives it nothing.
+    #[test]
+    fn cookies_that_go_past_the_store() {
+        let bypass_cookies = vec!["session".into(), "wordpress_logged_in_*".into()];
+        let policy = Policy { bypass_cookies, ..Policy::default() };
+        for (cookies, passes) in [
+            (&["session=1"][..], true),
+            (&["a=b; session=; c=d"], true),
+            (&["a=b", "theme=dark;session=x"], true),
+            (&["wordpress_logged_in_5f=ann"], true),
+            (&["wordpress_logged_in_=ann"], true),
+            (&[], false),
+            (&["sessions=1; my_session=1; Session=1"], false),
+            (&["a=session; b=session=1"], false),
+            (&["wordpress_test_cookie=1; wordpress_logged_in"], false),
+            (&["session", "; ;=;"], false),
+        ] {
+            let fields: Vec<_> = cookies.iter().map(|line| ("Cookie", *line)).collect();
+            let case = Case { method: Method::Get, request: &fields, status: 200, response: &[FRESH] };
+            assert_eq!(policy.bypasses(&fields.iter().collect()), passes, "{cookies:?}");
+            assert_eq!(
+                decide(&case, &policy),
+                if passes { Err(NotStored::Rule) } else { Ok(()) },
+                "{cookies:?}"
+            );
+            assert_eq!(decide(&case, &Policy::default()), Ok(()), "{cookies:?}");
+        }
     }
 
     /// 9111-3-01f, 9111-3.5-01, 9111-5.2.1.5-01, 9111-5.2.2.9-01, C10.

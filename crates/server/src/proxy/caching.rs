@@ -136,8 +136,8 @@ impl Caching {
         let rules = &self.plan.rules;
         let past = match request.head.method {
             Method::Connect | Method::Trace => true,
-            Method::Get => rules.bypass_get,
-            Method::Head => rules.bypass_head,
+            Method::Get => rules.bypass_get || rules.config.policy.bypasses(&request.head.fields),
+            Method::Head => rules.bypass_head || rules.config.policy.bypasses(&request.head.fields),
             _ => false,
         };
         let forward = matches!(self.behind.inner(), Handler::Forward(_));

@@ -49,6 +49,7 @@ impl Builder<'_> {
             rules.bypass_head = !methods.contains(&"HEAD");
             policy.store_post = methods.contains(&"POST");
             policy.statuses = table.texts("statuses").filter_map(|text| self.stored_statuses(text)).collect();
+            policy.bypass_cookies = table.texts("bypass_cookies").map(|text| text.text.into()).collect();
             rules.config.policy = Arc::new(policy);
             keys.sort_query = table.flag("sort_query");
             keys.ignore_parameters = table.texts("ignore_parameters").map(|text| text.text.into()).collect();
