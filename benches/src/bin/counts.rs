@@ -1,5 +1,5 @@
 //! Instructions for a request, counted by valgrind: of the head parser, of the server's machine with head and
-//! answer, and of `eleven serve` as a whole. A count does not depend on how busy the machine is, so a change
+//! answer, and of `eleven serve` and of hits in the cache of `eleven proxy` as a whole. A count does not depend on how busy the machine is, so a change
 //! of two percent shows; it says nothing of what the kernel does. Without arguments it prints the table.
 
 #[path = "../many_sites.rs"]
@@ -62,8 +62,8 @@ fn table(eleven: &Path) -> Result<(), String> {
     let root = std::env::temp_dir().join(format!("eleven-counts-{}", std::process::id()));
     std::fs::create_dir_all(&root).map_err(|e| e.to_string())?;
     let served = (|| {
-        std::fs::write(root.join("small.txt"), [b'x'; 13]).map_err(|e| e.to_string())?;
-        std::fs::write(root.join("page.html"), [b'x'; 612]).map_err(|e| e.to_string())?;
+        write_old(&root.join("small.txt"), 13)?;
+        write_old(&root.join("page.html"), 612)?;
         // A file that has just been written is looked at again for each request, which is not what is counted.
         std::thread::sleep(Duration::from_secs(5));
         for (name, request, is_configured) in [
@@ -76,12 +76,59 @@ fn table(eleven: &Path) -> Result<(), String> {
             let count = |count| counted_serve(eleven, &root, &request, is_configured, count);
             println!("| {name} | {} |", difference(count)?);
         }
-        Ok(())
+        hits(eleven, &root)
     })();
     let _ = std::fs::remove_dir_all(&root);
     let _ = std::fs::remove_file(root.with_extension("toml"));
     let _ = std::fs::remove_file(root.with_extension("log"));
     served
+}
+
+/// A file of so many octets that was changed a month ago, so that a cache takes it for fresh.
+fn write_old(path: &Path, length: usize) -> Result<(), String> {
+    let written = || -> std::io::Result<()> {
+        std::fs::write(path, vec![b'x'; length])?;
+        let month = Duration::from_secs(30 * 24 * 60 * 60);
+        std::fs::File::options().write(true).open(path)?.set_modified(std::time::SystemTime::now() - month)
+    };
+    written().map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Hits, with `eleven serve` as the origin server.
+fn hits(eleven: &Path, root: &Path) -> Result<(), String> {
+    let origin = free_address()?;
+    let mut server = Command::new(eleven)
+        .args([
+            "serve",
+            &root.to_string_lossy(),
+            "--quiet",
+            "--workers",
+            "1",
+            "--listen",
+            &origin.to_string(),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("cannot run {}: {e}", eleven.display()))?;
+    let counted = (|| {
+        ask(origin, SMALL, 1)?;
+        for (name, request) in [("hit, 13 octets", SMALL), ("hit, 612 octets, browser", BROWSER)] {
+            let count = |count| {
+                let (listen, url) = (free_address()?, format!("http://{origin}"));
+                let listen_text = listen.to_string();
+                let args =
+                    ["proxy", &url, "--cache=64M", "--quiet", "--workers", "1", "--listen", &listen_text];
+                counted_requests(eleven, &args, listen, request, count)
+            };
+            println!("| {name} | {} |", difference(count)?);
+        }
+        Ok(())
+    })();
+    let _ = server.kill();
+    let _ = server.wait();
+    counted
 }
 
 /// The request as one of the sites gets it, with more fields.
@@ -129,9 +176,7 @@ fn counted_serve(
     is_configured: bool,
     count: u32,
 ) -> Result<u64, String> {
-    let port = TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|bound| bound.local_addr())
-        .map_err(|e| e.to_string())?;
+    let port = free_address()?;
     let listen = port.to_string();
     let root: PathBuf = root.to_owned();
     let config = root.with_extension("toml");
@@ -144,8 +189,25 @@ fn counted_serve(
     } else {
         vec!["serve", &root, "--quiet", "--workers", "1", "--listen", &listen]
     };
-    let child = valgrind(eleven, &args).spawn().map_err(|e| format!("cannot run valgrind: {e}"))?;
-    let asked = ask(port, request, count);
+    counted_requests(eleven, &args, port, request, count)
+}
+
+/// An address that nobody listens on now.
+fn free_address() -> Result<SocketAddr, String> {
+    let bound = TcpListener::bind(("127.0.0.1", 0)).and_then(|bound| bound.local_addr());
+    bound.map_err(|e| e.to_string())
+}
+
+/// The instructions of a server with these arguments that answers so many requests.
+fn counted_requests(
+    eleven: &Path,
+    args: &[&str],
+    listen: SocketAddr,
+    request: &[u8],
+    count: u32,
+) -> Result<u64, String> {
+    let child = valgrind(eleven, args).spawn().map_err(|e| format!("cannot run valgrind: {e}"))?;
+    let asked = ask(listen, request, count);
     let pid = rustix::process::Pid::from_child(&child);
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     let counted = instructions(child);
