@@ -65,6 +65,16 @@ impl Reach {
         reach
     }
 
+    /// What a proxy needs: content on its way in files without names, what it stores, and the passwords it asks for, which
+    /// are read anew when they change.
+    pub fn forwarding(store: Option<&Path>, passwords: impl Iterator<Item = PathBuf>) -> Reach {
+        let mut reach = Reach::default();
+        reach.write.insert(real(&std::env::temp_dir()));
+        reach.write.extend(store.map(real));
+        reach.read.extend(passwords.filter_map(|file| file.parent().map(real)));
+        reach
+    }
+
     /// What a plan needs.
     pub fn of(plan: &Plan) -> Reach {
         let mut reach = Reach::default();
@@ -116,6 +126,8 @@ impl Reach {
 
 /// Where a path leads; itself if nothing is there yet.
 fn real(path: &Path) -> PathBuf {
+    // The parent of a file in the directory where we are has no name.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
@@ -247,6 +259,18 @@ mod tests {
             let sandbox = Sandbox(None);
             assert!(sandbox.check(&next).is_ok(), "nothing is outside of nothing");
         }
+    }
+
+    /// A file of passwords is reached by its directory, also where that is the one we are in.
+    #[test]
+    fn what_proxies_reach() {
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        let store = Path::new("/no/such/store");
+        let reach = Reach::forwarding(Some(store), ["passwords".into(), "/etc/hosts".into()].into_iter());
+        assert_eq!(reach.read, BTreeSet::from([here, "/etc".into()]));
+        assert_eq!(reach.write, BTreeSet::from([real(&std::env::temp_dir()), store.to_owned()]));
+        let reach = Reach::forwarding(None, std::iter::empty());
+        assert_eq!((reach.read.len(), reach.write.len()), (0, 1));
     }
 
     /// On a thread of its own, for it stays confined.

@@ -2,7 +2,8 @@
 
 use super::Failure;
 use super::serve::run;
-use crate::cli::{Forward, Proxy};
+use crate::cli::{Forward, Listen, Proxy};
+use crate::sandbox::{Reach, Sandbox};
 use eleven_cache::memory;
 use eleven_client::proxies;
 use eleven_net::listener::ListenAddr;
@@ -23,7 +24,8 @@ use eleven_server::proxy::upstream::{Place, ServerPlan};
 use eleven_server::proxy::{Gateway, GatewayPlan, HostPolicy, unique_pseudonym};
 use eleven_server::service::Service;
 use eleven_server::store;
-use std::path::Path;
+use std::iter;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -62,7 +64,9 @@ pub fn proxy(options: Proxy) -> Result<ExitCode, Failure> {
         cache: caching.as_ref().map(|caching| caching.cache().clone()),
         ..Sources::default()
     };
+    let sandbox = sandbox(&options.listen, &options.caching, iter::empty())?;
     let service = move || {
+        sandbox.enter();
         Service::single(cached(Handler::Gateway(Gateway::start(Arc::clone(&plan))), caching.as_ref()))
     };
     run(&options.listen, &format!("Gateway to {}", names.join(", ")), sources, Arc::new(service))
@@ -96,6 +100,18 @@ fn caching(options: &crate::cli::Caching) -> Result<Option<CachingPlan>, Failure
     };
     let cache = store::open(&plan)?;
     Ok(Some(CachingPlan::new(&cache, Arc::new(rules))))
+}
+
+/// What the threads that serve may reach.
+fn sandbox(
+    listen: &Listen,
+    caching: &crate::cli::Caching,
+    passwords: impl Iterator<Item = PathBuf>,
+) -> Result<Sandbox, Failure> {
+    match listen.no_sandbox {
+        true => Ok(Sandbox::off()),
+        false => Sandbox::new(Reach::forwarding(caching.cache_dir.as_deref(), passwords)),
+    }
 }
 
 /// A server by its URL: `http://…`, `https://…` or `unix:/path`.
@@ -158,7 +174,9 @@ pub fn forward(options: Forward) -> Result<ExitCode, Failure> {
     let caching = caching(&options.caching)?;
     let sources =
         Sources { cache: caching.as_ref().map(|caching| caching.cache().clone()), ..Sources::default() };
+    let sandbox = sandbox(&options.listen, &options.caching, plan.authentication.files())?;
     let service = move || {
+        sandbox.enter();
         Service::single(cached(Handler::Forward(OpenProxy::start(Arc::clone(&plan))), caching.as_ref()))
     };
     run(&options.listen, "Forward proxy", sources, Arc::new(service))
