@@ -642,6 +642,7 @@ mod tests {
             (Method::Get, b"foo://h/", E::Scheme),
             (Method::Get, b"file:///etc/passwd", E::Scheme),
             (Method::Get, b"http:///p", E::Authority(InvalidAuthority::EmptyHost)),
+            // 9110-4.2.4-02
             (Method::Get, b"http://u@h/", E::Authority(InvalidAuthority::Userinfo)),
             (Method::Get, b"http://h:x/", E::Authority(InvalidAuthority::Port)),
             (Method::Get, b"http://h#f", E::Octet(b'#')),

@@ -471,6 +471,7 @@ mod tests {
             ("http://h/%7Ea%2fb", "h", "/%7Ea%2fb", "h:80"),
             ("http://h/\u{e9}?\u{e9}", "h", "/%C3%A9?%C3%A9", "h:80"),
             ("http://h/{a}\\b<c>\"^`", "h", "/%7Ba%7D%5Cb%3Cc%3E%22%5E%60", "h:80"),
+            // 6265-6.3-01, 6265-6.3-02: hosts are compared in their A-label form, and taken in no other.
             ("http://xn--bcher-kva.example/", "xn--bcher-kva.example", "/", "xn--bcher-kva.example:80"),
             ("http://u:p@h/x", "h", "/x", "h:80"),
         ] {

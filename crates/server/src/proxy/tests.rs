@@ -128,7 +128,7 @@ fn play_open(script: &str, change: impl FnOnce(&mut OpenPlan)) {
     stage.with("target", front.address).run();
 }
 
-/// 9112-2.3-01, 9110-5.1-01, 9110-5.3-02, 9110-7.6.1-02, 9110-7.6.3-01, 9110-7.6.3-02: rebuilt, never copied.
+/// 9112-2.3-01, 9110-5.1-01, 9110-5.3-02, 9110-5.3-R1, 6265-3-03, 9110-7.6.1-02, 9110-7.6.3-01, 9110-7.6.3-02: rebuilt, never copied.
 /// Fault H20.
 #[test]
 fn a_request_and_its_response_are_rebuilt() {
