@@ -4,12 +4,14 @@
 
 mod support;
 
+use eleven_net::tls_config::{ClientConfig, ClientSettings, Trust};
 use eleven_testkit::reader::{Reader, Response};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use support::{Folder, Server, WATCHDOG};
@@ -32,10 +34,14 @@ fn config(generation: usize, more: &str) -> String {
 
 impl Site {
     fn start() -> Site {
+        Site::start_with(&config(0, ""))
+    }
+
+    fn start_with(config: &str) -> Site {
         let folder = Folder::new();
         folder.write("www/page.txt", "page\n");
         folder.write("www/large.bin", vec![b'x'; 300_000]);
-        let server = Server::configured(&folder, config(0, "").trim_end_matches(LISTENER));
+        let server = Server::configured(&folder, config.trim_end_matches(LISTENER));
         Site { folder, server }
     }
 
@@ -211,6 +217,199 @@ fn what_runs_and_what_lies_idle_outlives_an_upgrade() {
     running.end().unwrap();
     assert_eq!(site.server.wait(), Some(0), "it had nothing left");
     assert_eq!(site.pid(), Some(second), "and left the new process's file alone");
+}
+
+/// A server that speaks another protocol: after a request to switch to it, or from the first octet if it is reached by
+/// CONNECT. Whatever it is told it says again, `bye` ends the connection, and so does the end of the other side.
+fn repeater() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || repeat(stream.unwrap()));
+        }
+    });
+    address
+}
+
+fn repeat(mut stream: TcpStream) {
+    let mut octets = [0; 1000];
+    loop {
+        let count = stream.read(&mut octets).unwrap_or(0);
+        if count == 0 || octets.starts_with(b"bye") {
+            return;
+        }
+        // Heads are short enough to come in one piece from a gateway that sends them in one.
+        let answer: &[u8] = if octets.starts_with(b"GET ") {
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        } else {
+            &octets[..count]
+        };
+        if stream.write_all(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// A gateway and a forward proxy to the repeater, and what else is asked of the upstream.
+fn tunnels_to(repeater: SocketAddr, timeouts: &str) -> String {
+    format!(
+        "[[site.route]]\npath = \"/socket\"\nproxy = {{ upstream = \"repeater\" }}\n\
+         [[site]]\nnames = \"127.0.0.1\"\n[[site.route]]\n\
+         forward = {{ destinations = [\"127.0.0.0/8\"], connect_ports = [{}] }}\n\
+         [[upstream]]\nname = \"repeater\"\nservers = [\"http://{repeater}\"]\n{timeouts}\n",
+        repeater.port()
+    )
+}
+
+/// A connection that speaks the repeater's protocol, after a switch.
+fn switched<S: Read + Write>(stream: S) -> Reader<S> {
+    let mut reader = Reader::new(stream);
+    let head =
+        b"GET /socket HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    reader.get_mut().write_all(head).unwrap();
+    assert_eq!(reader.response("GET").unwrap().status, 101);
+    reader
+}
+
+/// A connection to the repeater by CONNECT.
+fn connected(stream: TcpStream, repeater: SocketAddr) -> Reader<TcpStream> {
+    let mut reader = Reader::new(stream);
+    let head = format!("CONNECT {repeater} HTTP/1.1\r\nHost: {repeater}\r\n\r\n");
+    reader.get_mut().write_all(head.as_bytes()).unwrap();
+    assert_eq!(reader.response("CONNECT").unwrap().status, 200);
+    reader
+}
+
+/// That a tunnel leads there and back.
+#[track_caller]
+fn flows<S: Read + Write>(tunnel: &mut Reader<S>, text: &str) {
+    tunnel.get_mut().write_all(text.as_bytes()).unwrap();
+    tunnel.get_mut().flush().unwrap();
+    assert_eq!(tunnel.exactly(text.len()).unwrap(), text.as_bytes());
+}
+
+/// Fault F34: tunnels keep flowing over a reload that takes their route away and over an upgrade, and end by their own
+/// end, from either side. The old process ends with the last of them.
+#[test]
+fn tunnels_outlive_a_reload_and_an_upgrade() {
+    let repeater = repeater();
+    let mut site = Site::start_with(&config(1, &tunnels_to(repeater, "")));
+    let mut socket = switched(site.server.connect());
+    let mut tunnel = connected(site.server.connect(), repeater);
+    let mut both = |text: &str| {
+        flows(&mut socket, text);
+        flows(&mut tunnel, text);
+    };
+    both("at the start");
+    site.reload(2, "");
+    both("after a reload without their routes");
+    assert_eq!(site.server.get("/socket").status, 404, "nobody gets there any more");
+    site.configure(&config(3, &tunnels_to(repeater, "")));
+    let second = site.upgrade();
+    for _ in 0..20 {
+        assert_eq!(site.server.get("/generation").body, b"3", "new connections meet the new process");
+    }
+    both("in the old process, after an upgrade");
+    flows(&mut switched(site.server.connect()), "in the new process");
+    flows(&mut connected(site.server.connect(), repeater), "in the new process");
+    // One is ended by the client, whose end goes through and comes back; the other one by the server.
+    socket.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+    socket.end().unwrap();
+    flows(&mut tunnel, "after the other one has ended");
+    assert!(site.server.is_running(), "the old process has a tunnel left");
+    tunnel.get_mut().write_all(b"bye").unwrap();
+    tunnel.end().unwrap();
+    drop(tunnel);
+    assert_eq!(site.server.wait(), Some(0));
+    assert_eq!(site.pid(), Some(second));
+}
+
+/// A tunnel that nobody ends is ended by its own limit in the old process, and by `drain_timeout` and `stop_timeout` if it
+/// never falls silent.
+#[test]
+fn a_tunnel_that_does_not_end_does_not_keep_the_old_process() {
+    let repeater = repeater();
+    for (process, timeouts) in [
+        ("", "[upstream.timeouts]\ntunnel_idle = \"1s\""),
+        ("drain_timeout = \"1ms\"\nstop_timeout = \"1ms\"\n", ""),
+    ] {
+        let config = format!("{process}{}", config(1, &tunnels_to(repeater, timeouts)));
+        let mut site = Site::start_with(&config);
+        let mut tunnel = switched(site.server.connect());
+        site.upgrade();
+        assert_eq!(site.server.wait(), Some(0), "{timeouts}{process}");
+        // In order or with a reset: whoever held it is gone.
+        let _ = tunnel.end();
+        assert_eq!(site.server.get("/generation").body, b"1");
+    }
+}
+
+/// A connection with TLS, after its handshake.
+fn secured(
+    address: SocketAddr,
+    client: &Arc<ClientConfig>,
+) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+    let name = "localhost".try_into().expect("a name");
+    let connection = rustls::ClientConnection::new(client.clone(), name).expect("a client");
+    let stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(WATCHDOG)).expect("a timeout");
+    let mut stream = rustls::StreamOwned::new(connection, stream);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).expect("a handshake");
+    }
+    stream
+}
+
+/// Fault F34: with TLS, too. What lies idle has a last exchange with the old process and is ended by a close_notify
+/// (9112-9.8-03), a tunnel flows on, and the new process shakes hands, also with whoever brings a ticket of the old one.
+#[test]
+fn connections_with_tls_outlive_an_upgrade() {
+    let folder = Folder::new();
+    folder.write("www/page.txt", "page\n");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    folder.write("key.pem", made.signing_key.serialize_pem());
+    let trusted = folder.write("certificate.pem", made.cert.pem());
+    let settings = ClientSettings { trust: Trust::Files(vec![trusted]), ..ClientSettings::default() };
+    let client = settings.build().expect("settings of a client");
+    let repeater = repeater();
+    // Two listeners by the same words: each finds its own socket again.
+    let text = format!(
+        "pid_file = \"pid\"\nworkers = 2\n[log]\naccess = \"off\"\n[[listener]]\naddress = \"127.0.0.1:0\"\ntls = true\n\
+         [[site]]\nroot = \"www\"\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n{}",
+        tunnels_to(repeater, "")
+    );
+    let server = Server::configured(&folder, &text);
+    let mut site = Site { folder, server };
+    let address = site.server.secured.expect("it listens with TLS");
+    let ask = |reader: &mut Reader<_>| {
+        let stream: &mut rustls::StreamOwned<rustls::ClientConnection, TcpStream> = reader.get_mut();
+        stream.write_all(b"GET /page.txt HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        reader.response("GET").unwrap()
+    };
+    let mut idle = Reader::new(secured(address, &client));
+    assert!(!ask(&mut idle).says_close());
+    let mut unasked = Reader::new(secured(address, &client));
+    let mut socket = switched(secured(address, &client));
+    flows(&mut socket, "before");
+    site.upgrade();
+    for _ in 0..10 {
+        let mut new = Reader::new(secured(address, &client));
+        let response = ask(&mut new);
+        assert_eq!((response.status, response.says_close()), (200, false));
+    }
+    flows(&mut socket, "in the old process");
+    for reader in [&mut idle, &mut unasked] {
+        let response = ask(reader);
+        assert_eq!((&*response.body, response.says_close()), (&b"page\n"[..], true));
+        // Without a close_notify this is an error of the reader.
+        reader.end().unwrap();
+    }
+    assert!(site.server.is_running(), "the old process has a tunnel left");
+    socket.get_mut().write_all(b"bye").unwrap();
+    socket.end().unwrap();
+    drop(socket);
+    assert_eq!(site.server.wait(), Some(0));
 }
 
 /// Faults F32 and F35.

@@ -18,6 +18,8 @@ pub struct Server {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens with TLS, if that listener stands before the other one.
+    pub secured: Option<SocketAddr>,
 }
 
 impl Server {
@@ -65,21 +67,25 @@ impl Server {
             .spawn()
             .expect("the binary can be started");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped"));
-        let mut line = String::new();
+        let (mut line, mut secured) = (String::new(), None);
         let address = loop {
             line.clear();
             let len = lines.read_line(&mut line).expect("stderr can be read");
             assert!(len > 0, "eleven {args:?} ended without printing a URL");
             // `Gateway to URL on URL`: the last one is its own.
-            let after = line.rsplit_once("http://").map(|(_, rest)| rest);
-            let authority = after.and_then(|rest| rest.split(['/', ' ', '\n']).next());
-            if let Some(address) = authority.and_then(|authority| authority.parse().ok()) {
+            let of = |scheme| {
+                let after = line.rsplit_once(scheme).map(|(_, rest)| rest);
+                let authority = after.and_then(|rest| rest.split(['/', ' ', '\n']).next());
+                authority.and_then(|authority| authority.parse().ok())
+            };
+            secured = secured.or_else(|| of("https://"));
+            if let Some(address) = of("http://") {
                 break address;
             }
         };
         // Whatever else it says belongs to the test's own output.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::stderr()));
-        Server { child, address }
+        Server { child, address, secured }
     }
 
     /// The process.
