@@ -157,6 +157,13 @@ struct Peer {
     flags: Rc<std::cell::RefCell<Vec<u8>>>,
     /// Told when a script is over, which closes its connection.
     closed: tokio::sync::mpsc::UnboundedReceiver<usize>,
+    path: std::path::PathBuf,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 impl Peer {
@@ -180,6 +187,7 @@ impl Peer {
             connections: Rc::clone(&connections),
             flags: Rc::clone(&flags),
             closed,
+            path,
         };
         tokio::task::spawn_local(async move {
             for (number, script) in scripts.into_iter().enumerate() {
@@ -191,7 +199,6 @@ impl Peer {
                     let _ = closing.send(number);
                 });
             }
-            let _ = std::fs::remove_file(&path);
         });
         peer
     }
