@@ -6,6 +6,7 @@ use crate::certificate::Facts;
 use crate::clock;
 use crate::ocsp::{self, OcspProblem, Stapling};
 use crate::tls_config::{Identity, TlsConfigError};
+use crate::tls_preset::Preset;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -13,7 +14,8 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What tells one state of a file from the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +112,9 @@ fn read_response(file: &Path) -> Result<Vec<u8>, OcspProblem> {
     if response.len() as u64 > ocsp::RESPONSE_BYTES_MAX { Err(OcspProblem::Malformed) } else { Ok(response) }
 }
 
+/// A thread costs as much as loading some of them.
+const PAIRS_PER_THREAD_MIN: usize = 8;
+
 /// Pairs that were loaded from files: each once for all settings that share this, and again when its files change.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded(Arc<Mutex<HashMap<Identity, Arc<Pair>>>>);
@@ -131,6 +136,48 @@ impl Loaded {
         let pair = Arc::new(Pair::load(identity, provider)?);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.clone(), Arc::clone(&pair));
         Ok(pair)
+    }
+
+    /// The pairs of all these files as they are now, in their order. Many are loaded on all cores.
+    ///
+    /// # Errors
+    /// Of each pair by itself: see [`TlsConfigError`].
+    pub fn load_all(&self, identities: &[Identity]) -> Vec<Result<Arc<Pair>, TlsConfigError>> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.load_all_on(identities, cores.min(identities.len() / PAIRS_PER_THREAD_MIN))
+    }
+
+    /// [`Loaded::load_all`] on so many threads.
+    pub(crate) fn load_all_on(
+        &self,
+        identities: &[Identity],
+        threads: usize,
+    ) -> Vec<Result<Arc<Pair>, TlsConfigError>> {
+        let provider = Preset::default().provider();
+        let outcomes: Vec<_> = identities.iter().map(|identity| (identity, OnceLock::new())).collect();
+        let next = AtomicUsize::new(0);
+        let load = || {
+            while let Some((identity, outcome)) = outcomes.get(next.fetch_add(1, Ordering::Relaxed)) {
+                outcome.get_or_init(|| self.load(identity, &provider));
+            }
+        };
+        std::thread::scope(|scope| {
+            let begin = || std::thread::Builder::new().name("certificates".into());
+            if threads > 1 {
+                // Whatever serves them will want random octets, and the first ones take longer than hundreds of pairs.
+                let _ = begin().spawn_scoped(scope, || provider.secure_random.fill(&mut [0]));
+            }
+            for _ in 1..threads {
+                // What a thread that cannot be had would have loaded is loaded by the others.
+                let _ = begin().spawn_scoped(scope, load);
+            }
+            load();
+        });
+        let missing = |identity| self.load(identity, &provider);
+        outcomes
+            .into_iter()
+            .map(|(identity, outcome)| outcome.into_inner().unwrap_or_else(|| missing(identity)))
+            .collect()
     }
 
     /// The pair of these files as it was loaded last.

@@ -255,14 +255,6 @@ pub fn challenge_settings(made: Made, protocol: &[u8]) -> Result<Arc<ServerConfi
 }
 
 impl Identity {
-    /// Loads it among those that were loaded already, if certificate and key can be read and go together.
-    ///
-    /// # Errors
-    /// See [`TlsConfigError`].
-    pub fn check(&self, loaded: &Loaded) -> Result<Arc<Pair>, TlsConfigError> {
-        loaded.load(self, &Preset::default().provider())
-    }
-
     /// The files it is read from.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         [&self.certificate, &self.key].into_iter().chain(&self.ocsp).map(PathBuf::as_path)

@@ -298,29 +298,39 @@ impl Builder<'_> {
         .help("put a new one in its file; it is taken within ten seconds, without a reload".into());
     }
 
+    /// The files of a site's certificate.
+    fn identity(&self, site: &Table) -> Option<Identity> {
+        Some(Identity {
+            certificate: self.path(site.text("certificate")?),
+            key: self.path(site.text("key")?),
+            ocsp: site.text("ocsp").map(|text| self.path(text)),
+        })
+    }
+
+    /// Says what is missing where a site has no certificate with a key.
+    fn complain_of_half(&mut self, site: &Table) {
+        if let Some(lonely) = site.text("certificate").or(site.text("key")) {
+            self.complain(lonely.span, "a certificate needs its key, and a key its certificate");
+        } else if site.is_written("ocsp") {
+            let of_other = "there is no `certificate` here to staple this response to";
+            self.complain(&site.span_of("ocsp"), of_other);
+        }
+    }
+
     /// The certificates of all sites, each checked by itself so that a mistake is shown where it is.
     fn identities(&mut self, root: &Table, loaded: &Loaded) -> Vec<Identity> {
         let secured = root.sections("listener").any(|listener| listener.section("tls").is_some());
+        // Loading is the long part of a large configuration, and is done for all at once.
+        let of_sites: Vec<_> = root.sections("site").map(|site| self.identity(site)).collect();
+        let written: Vec<_> = of_sites.iter().flatten().cloned().collect();
+        let mut outcomes = loaded.load_all(&written).into_iter();
         let mut identities = Vec::new();
-        for site in root.sections("site") {
-            let identity = match (site.text("certificate"), site.text("key")) {
-                (Some(certificate), Some(key)) => {
-                    let ocsp = site.text("ocsp").map(|text| self.path(text));
-                    Identity { certificate: self.path(certificate), key: self.path(key), ocsp }
-                }
-                (Some(lonely), None) | (None, Some(lonely)) => {
-                    self.complain(lonely.span, "a certificate needs its key, and a key its certificate");
-                    continue;
-                }
-                (None, None) => {
-                    if site.is_written("ocsp") {
-                        let of_other = "there is no `certificate` here to staple this response to";
-                        self.complain(&site.span_of("ocsp"), of_other);
-                    }
-                    continue;
-                }
+        for (site, identity) in root.sections("site").zip(of_sites) {
+            let Some((identity, outcome)) = identity.and_then(|it| Some((it, outcomes.next()?))) else {
+                self.complain_of_half(site);
+                continue;
             };
-            match identity.check(loaded) {
+            match outcome {
                 Ok(pair) => {
                     identities.push(identity);
                     let now = clock::unix_seconds();

@@ -330,7 +330,7 @@ fn a_name_finds_its_certificate_among_many() {
         pki.issue("again", &["first.example", "again.example"], |_| {}),
     ];
     let loaded = Loaded::default();
-    let pairs: Vec<_> = identities.iter().map(|identity| identity.check(&loaded).unwrap()).collect();
+    let pairs: Vec<_> = loaded.load_all(&identities).into_iter().map(Result::unwrap).collect();
     let chooser = ByName::new(pairs.clone());
     for (name, expected) in [
         (Some("first.example"), 0),
@@ -349,6 +349,36 @@ fn a_name_finds_its_certificate_among_many() {
         assert!(Arc::ptr_eq(chooser.choose(name).unwrap(), &pairs[expected]), "{name:?}");
     }
     assert!(ByName::new(Vec::new()).choose(Some("a.example")).is_none());
+}
+
+/// However many threads load them, each comes out in its place, or what is wrong with its own files.
+#[test]
+fn many_certificates_are_loaded_each_in_its_place() {
+    let pki = Pki::new();
+    let mut identities: Vec<_> = (0..30)
+        .map(|number| pki.issue(&format!("n{number}"), &[&format!("n{number}.example")], |_| {}))
+        .collect();
+    identities[7].certificate = pki.path.join("absent.pem");
+    identities[21].key = identities[22].key.clone();
+    for threads in [0, 1, 2, 5, 40] {
+        let loaded = Loaded::default();
+        for _again in 0..2 {
+            let outcomes = loaded.load_all_on(&identities, threads);
+            assert_eq!(outcomes.len(), identities.len());
+            for (number, outcome) in outcomes.into_iter().enumerate() {
+                match (number, outcome) {
+                    (7, Err(error)) => assert!(error.to_string().contains("absent.pem"), "{error}"),
+                    (21, Err(error)) => assert!(error.to_string().contains("n21"), "{error}"),
+                    (7 | 21, Ok(_)) => panic!("{number} is wrong"),
+                    (_, outcome) => {
+                        let pair = outcome.unwrap();
+                        assert_eq!(pair.facts().unwrap().names, [format!("n{number}.example")]);
+                        assert!(Arc::ptr_eq(&pair, &loaded.known(&identities[number]).unwrap()));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Takes any certificate, and keeps the OCSP response that came with it.
