@@ -100,7 +100,7 @@ def maintainer_script(folder):
 
     def script(user_exists, *arguments):
         log.write_text("")
-        for name, code in [("getent", 0 if user_exists else 2), ("adduser", 0), ("eleven", 1)]:
+        for name, code in [("getent", 0 if user_exists else 2), ("adduser", 0), ("install", 0), ("eleven", 1)]:
             stub = folder / name
             stub.write_text(f'#!/bin/sh\necho {name} "$@" >>{log}\nexit {code}\n')
             stub.chmod(0o755)
@@ -109,7 +109,10 @@ def maintainer_script(folder):
         need(code == 0, f"postinst {' '.join(arguments)}", said)
         return log.read_text()
 
-    need("adduser --system" in script(False, "configure", ""), "a first installation makes the user")
+    said = script(False, "configure", "")
+    need("adduser --system" in said, "a first installation makes the user")
+    if not pathlib.Path("/var/log/eleven").exists():
+        need("install -d -m 0755 -o eleven -g eleven /var/log/eleven" in said, "and then the folder of its logs")
     need("adduser" not in script(True, "configure", "0.0.9"), "a second one does not")
     need("adduser" not in script(False, "abort-upgrade"), "nor does an installation that is taken back")
 
