@@ -2,6 +2,7 @@
 same; then its ports are told to Pebble, which looks for the challenges there. Everything that is waited for is an
 event with a generous bound."""
 
+import http.server
 import json
 import os
 import re
@@ -97,12 +98,53 @@ def shown(port, name):
     }
 
 
-def scenario(challenge):
+class Adviser:
+    """Pebble's directory with a renewalInfo (RFC 9773) that Pebble itself does not have yet: it is always time to renew."""
+
+    def __init__(self, folder, api):
+        trusting = ssl.create_default_context(cafile=f"{folder}/root.pem")
+        asked = self.asked = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if self.path == "/dir":
+                    try:
+                        with urllib.request.urlopen(f"https://127.0.0.1:{api}/dir", context=trusting, timeout=20) as answer:
+                            found = json.load(answer)
+                    except OSError:
+                        self.send_error(503)  # Pebble is not there yet.
+                        return
+                    found["renewalInfo"] = f"https://127.0.0.1:{self.server.server_port}/renewal-info"
+                else:
+                    asked.append(self.path)
+                    found = {"suggestedWindow": {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}}
+                content = json.dumps(found).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Retry-After", "21600")
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(f"{folder}/pebble.pem", f"{folder}/pebble.key")
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def scenario(challenge, advised=False):
     folder = tempfile.mkdtemp(prefix="eleven-acme-")
     programs = []
     try:
         authority_certificate(folder)
         api, management, dns, control = common.free_port(), common.free_port(), common.free_port(), common.free_port()
+        adviser = Adviser(folder, api) if advised else None
+        directory = adviser.port if advised else api
         os.mkdir(f"{folder}/www")
         with open(f"{folder}/www/index.html", "w") as file:
             file.write("home\n")
@@ -113,7 +155,7 @@ workers = 2
 access = "off"
 [acme]
 store = "store"
-directory = "https://127.0.0.1:{api}/dir"
+directory = "https://127.0.0.1:{directory}/dir"
 ca = "root.pem"
 challenge = "{challenge}"
 contact = "mailto:admin@one.test"
@@ -163,7 +205,7 @@ acme = true
                 "listenAddress": f"127.0.0.1:{api}", "managementListenAddress": f"127.0.0.1:{management}",
                 "certificate": f"{folder}/pebble.pem", "privateKey": f"{folder}/pebble.key",
                 "httpPort": plain, "tlsPort": secured, "ocspResponderURL": "",
-                "externalAccountBindingRequired": False, "certificateValidityPeriod": VALIDITY_S}}, file)
+                "externalAccountBindingRequired": False, "certificateValidityPeriod": 90 * 86400 if advised else VALIDITY_S}}, file)
         programs.append(Program(["pebble", "-config", f"{folder}/pebble.json", "-dnsserver", f"127.0.0.1:{dns}"],
                                 env={**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_VA_ALWAYS_VALID": "0",
                                      "PEBBLE_WFE_NONCEREJECT": "10"}))
@@ -190,6 +232,26 @@ acme = true
         if "stands in" not in shown(secured, "elsewhere.test")["issuer"]:
             raise Failed("a certificate for a name that leads elsewhere")
 
+        if advised:
+            # By themselves they are good for two months; a server that starts asks, and renews once, however often the
+            # authority would have it.
+            server.end()
+            if adviser.asked:
+                raise Failed(f"a certificate that was just issued was asked about: {adviser.asked}")
+            with open(f"{folder}/eleven.toml") as file:
+                text = file.read()
+            with open(f"{folder}/eleven.toml", "w") as file:
+                file.write(text.replace('"127.0.0.1:0"', f'"127.0.0.1:{plain}"').replace('"localhost:0"', f'"localhost:{secured}"'))
+            again = Program([ELEVEN, "serve", "--config", "eleven.toml"], cwd=folder)
+            programs.append(again)
+            common.wait_for("the ports", lambda: is_open(secured))
+            for name, before in (("one.test", one), ("two.test", two)):
+                common.wait_for(f"renewal of {name}", lambda: (now := issued(name)) and now["serial"] != before["serial"])
+            if len(adviser.asked) != 2 or again.text().count("was issued by") != 2:
+                raise Failed(f"asked {adviser.asked}")
+            print("renewed because the authority said so")
+            return
+
         # And they are renewed before their time is up.
         renewed = common.wait_for("renewal", lambda: (now := issued("one.test")) and now["serial"] != one["serial"] and now)
         print(f"{challenge}: issued {one['serial']} and {two['serial']}, renewed as {renewed['serial']}")
@@ -206,13 +268,14 @@ acme = true
 def main():
     failures = []
 
-    def run(challenge):
+    def run(*what):
         try:
-            scenario(challenge)
+            scenario(*what)
         except BaseException as error:
-            failures.append(f"{challenge}: {error}")
+            failures.append(f"{what}: {error}")
 
-    threads = [threading.Thread(target=run, args=(challenge,)) for challenge in ("http-01", "tls-alpn-01")]
+    cases = [("http-01",), ("tls-alpn-01",), ("http-01", True)]
+    threads = [threading.Thread(target=run, args=case) for case in cases]
     started = time.monotonic()
     for thread in threads:
         thread.start()

@@ -134,9 +134,12 @@ async fn keep(plan: &AcmePlan, changed: &Notify) {
                 task.due = until.min(SystemTime::now() + LOOK_EVERY);
                 task.failures = 0;
             }
-            Ok(Outcome::Issued) => {
+            Ok(Outcome::Issued { until }) => {
                 eprintln!("eleven: a certificate for {names} was issued by {}", plan.directory);
-                task.due = SystemTime::now();
+                // The authority is not asked at once whether it is time again: one that says so of a new certificate would
+                // be asked for ever.
+                let now = SystemTime::now();
+                task.due = until.clamp(now + RETRY_UNREACHED, now + LOOK_EVERY);
                 task.failures = 0;
                 changed.notify_one();
             }
@@ -160,10 +163,9 @@ async fn keep(plan: &AcmePlan, changed: &Notify) {
 
 enum Outcome {
     /// The stored one is good until it is looked at again.
-    Good {
-        until: SystemTime,
-    },
-    Issued,
+    Good { until: SystemTime },
+    /// There is a new one, which is good until then.
+    Issued { until: SystemTime },
 }
 
 #[derive(Debug)]
@@ -254,7 +256,9 @@ async fn attempt(
     order.finalize_csr(request.der()).await?;
     let chain = order.poll_certificate(&RetryPolicy::new().timeout(ORDER_TIMEOUT)).await?;
     store(&certificate.file, &format!("{}{}", key.serialize_pem(), chain)).map_err(passing)?;
-    Ok(Outcome::Issued)
+    let issued = Stored::read(&certificate.file, &certificate.names)
+        .ok_or_else(|| passing("the certificate that was issued cannot be used"))?;
+    Ok(Outcome::Issued { until: issued.renew_at(&certificate.file) })
 }
 
 /// Answers the challenges of an order until it is ready to be finalized.
