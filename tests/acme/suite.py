@@ -180,8 +180,8 @@ acme = true
 """)
         server = Program([ELEVEN, "serve", "--config", "eleven.toml"], cwd=folder)
         programs.append(server)
-        plain = int(common.wait_for("plain port", lambda: re.search(r"http://127.0.0.1:(\d+)/", server.text())).group(1))
-        secured = int(common.wait_for("TLS port", lambda: re.search(r"https://127.0.0.1:(\d+)/", server.text())).group(1))
+        plain = int(common.wait_for("plain port", lambda: re.search(r" on http://127.0.0.1:(\d+)/", server.text())).group(1))
+        secured = int(common.wait_for("TLS port", lambda: re.search(r" on https://127.0.0.1:(\d+)/", server.text())).group(1))
 
         # Nobody issues anything, and it serves all the same.
         first = shown(secured, "one.test")
