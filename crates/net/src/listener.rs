@@ -259,7 +259,7 @@ fn explain(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
-fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
+fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -273,20 +273,21 @@ fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::Tcp
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn bind_tcp(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
     // Without SO_REUSEPORT first: with it, a port that another program of this user holds the same way would
     // be shared silently.
     let first = tcp_socket(address, false)?;
+    let listen = |socket: Socket| socket.listen(BACKLOG).map(|()| socket.into());
     if count == 1 {
-        return Ok(vec![first]);
+        return Ok(vec![listen(first)?]);
     }
-    let address = first.local_addr()?;
+    // It never listened: whoever connected to it meanwhile would be reset now.
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
     drop(first);
-    (0..count).map(|_| tcp_socket(address, true)).collect()
+    (0..count).map(|_| tcp_socket(address, true).and_then(listen)).collect()
 }
 
 fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, String> {
