@@ -5,11 +5,11 @@ use crate::process::{LOAD_CORE, Program};
 use eleven_net::tls_config::{ClientConfig, ClientSettings, Trust};
 use eleven_testkit::reader::Reader;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::net::RecvFlags;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use rustix::net::{AddressFamily, RecvFlags, SocketType};
+use std::io::{BufRead, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -324,16 +324,23 @@ pub fn messages(program: &Program, count: usize, seconds: u32) -> Result<Rate, S
 /// When an honest request is refused or fails.
 pub fn slow_heads(program: &Program, path: &str, count: usize, honest: usize) -> Result<(f64, f64), String> {
     let unloaded = honest_p99_ms(program, path, honest)?;
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let ready = std::sync::Barrier::new(2);
-    std::thread::scope(|scope| {
-        let attack = scope.spawn(|| drip(program, count, &ready, &stop));
-        ready.wait();
-        let loaded = honest_p99_ms(program, path, honest);
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        attack.join().map_err(|_| "the attacking thread panicked".to_owned())??;
-        Ok((unloaded, loaded?))
-    })
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    // On the core of the honest client, and only when that has nothing to do: what is measured is the program.
+    let mut attack = Command::new("chrt")
+        .args(["--idle", "0"])
+        .arg(own)
+        .args(["drip", &program.port.to_string(), &count.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot run chrt: {e}"))?;
+    let mut told = String::new();
+    let begun = attack.stdout.take().map(|out| std::io::BufReader::new(out).read_line(&mut told));
+    let loaded = match begun {
+        Some(Ok(1..)) => honest_p99_ms(program, path, honest),
+        _ => Err("the attack did not begin".to_owned()),
+    };
+    let _ = attack.kill().and_then(|()| attack.wait());
+    Ok((unloaded, loaded?))
 }
 
 fn honest_p99_ms(program: &Program, path: &str, count: usize) -> Result<f64, String> {
@@ -351,21 +358,18 @@ fn honest_p99_ms(program: &Program, path: &str, count: usize) -> Result<f64, Str
     Ok(times[count * 99 / 100])
 }
 
-/// Keeps `count` connections dripping, and opens a new one for each that the server closes.
-fn drip(
-    program: &Program,
-    count: usize,
-    ready: &std::sync::Barrier,
-    stop: &std::sync::atomic::AtomicBool,
-) -> Result<(), String> {
-    // This thread gives way to the honest client's, which has the same core: what is measured is the program.
-    let _ = rustix::process::setpriority_process(None, 19);
+/// Keeps `count` connections dripping until it is killed, and opens a new one for each that the server closes. Says so once
+/// they are all there.
+///
+/// # Errors
+/// When there cannot be so many.
+pub fn drip(port: u16, count: usize) -> Result<(), String> {
     let head: Vec<u8> = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "a".repeat(4000)).into_bytes();
     let text_of = |e: rustix::io::Errno| e.to_string();
     let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(text_of)?;
     let mut dripping: Vec<Option<(TcpStream, usize)>> = Vec::with_capacity(count);
     let open = |at: usize| -> Result<Option<(TcpStream, usize)>, String> {
-        let Ok(stream) = connect(program) else { return Ok(None) };
+        let Ok(stream) = connect_from(ATTACKER, port) else { return Ok(None) };
         stream.set_nonblocking(true).map_err(|e| e.to_string())?;
         let data = EventData::new_u64(at as u64);
         epoll::add(&epoll, &stream, data, EventFlags::RDHUP | EventFlags::HUP).map_err(text_of)?;
@@ -374,12 +378,13 @@ fn drip(
     for at in 0..count {
         dripping.push(open(at)?);
     }
-    ready.wait();
+    println!("dripping");
     let mut events = Vec::with_capacity(1024);
-    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+    loop {
         let second = Instant::now();
-        // In slices, so that the octets of all connections are spread over the second.
-        for (slice, part) in (0..count).collect::<Vec<_>>().chunks(count.div_ceil(50)).enumerate() {
+        // In slices of a millisecond: clients that know nothing of each other do not send together, and hundreds of octets at
+        // once would be a millisecond of work for any server.
+        for (slice, part) in (0..count).collect::<Vec<_>>().chunks(count.div_ceil(1000)).enumerate() {
             events.clear();
             let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
             epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&now)).map_err(text_of)?;
@@ -396,14 +401,23 @@ fn drip(
                     dripping[at] = open(at)?;
                 }
             }
-            if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                return Ok(());
-            }
-            let due = Duration::from_millis(20 * (slice as u64 + 1));
+            let due = Duration::from_millis(slice as u64 + 1);
             std::thread::sleep(due.saturating_sub(second.elapsed()));
         }
     }
-    Ok(())
+}
+
+/// Where the attack comes from. From the honest client's own address it would use up half of the ports that lead to this
+/// server, and the honest client's kernel would look for a free one for most of a millisecond.
+const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+fn connect_from(address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    // Ports that were bound are nobody else's: none is to be left behind in TIME_WAIT.
+    rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(address, 0))?;
+    rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    Ok(socket.into())
 }
 
 /// Connects, with a limit of time for each read.

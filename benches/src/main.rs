@@ -69,7 +69,7 @@ struct Options {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.first().map(String::as_str) {
-        Some("smallest" | "relay" | "stream" | "echo") => run_small_program(&args),
+        Some("smallest" | "relay" | "stream" | "echo" | "drip") => run_small_program(&args),
         Some("soak") => run_soak(&args),
         _ => parse(&args).and_then(|options| compare(&options)),
     };
@@ -116,6 +116,7 @@ fn run_small_program(args: &[String]) -> Result<(), String> {
     let ended = match args[0].as_str() {
         "relay" => smallest::relay(port, number(2)? as u16),
         "echo" => smallest::echo(port),
+        "drip" => return load::drip(port, number(2)? as usize),
         "stream" => return smallest::stream(port, number(2)?).map_err(|e| format!("stream: {e}")),
         _ => {
             let close = args.get(2).is_some_and(|manner| manner == "close");
