@@ -7,6 +7,8 @@ mod cli;
 mod command;
 mod config;
 mod logging;
+#[cfg(not(feature = "otlp"))]
+mod no_otlp;
 mod notify;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -16,6 +18,8 @@ mod process;
 mod sandbox;
 
 use clap::Parser;
+#[cfg(not(feature = "otlp"))]
+use no_otlp as otlp;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -5,6 +5,7 @@ use crate::acme::{self, Acme};
 use crate::admin::AdminListener;
 use crate::certificates::Certificates;
 use crate::cli::{Echo, Listen, Serve};
+use crate::otlp::Exporter;
 use crate::privileges;
 use crate::process::{DRAIN_TIMEOUT, Duties, HangUp, Process};
 use crate::sandbox::{Reach, Sandbox};
@@ -78,8 +79,9 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
     privileges::warn_of_unreadable(certificates.files());
     let confined = plan.process.sandbox && !listen.no_sandbox;
     let sandbox = if confined { Sandbox::new(Reach::of(&plan))? } else { Sandbox::off() };
-    let exporter = Exporter::of(&plan)?;
-    let prepared = Arc::new(Prepared::new(plan, None)?.telling(exporter.spans()));
+    let exporter = plan.otlp.as_ref().map(Exporter::start).transpose()?;
+    let spans = exporter.as_ref().map(Exporter::spans);
+    let prepared = Arc::new(Prepared::new(plan, None)?.telling(spans.clone()));
     let plan = prepared.plan().clone();
     let log = access_log(&plan, listen.quiet)?;
     let metrics = Arc::new(Metrics::default());
@@ -112,7 +114,7 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         sandbox,
         acme,
         renewed: renewed.clone(),
-        spans: exporter.spans(),
+        spans,
         started: plan.clone(),
         current: prepared,
     };
@@ -139,40 +141,10 @@ fn configured(file: &Path, listen: &Listen) -> Result<ExitCode, Failure> {
         },
     )?;
     eleven_server::apps::stop_all();
-    exporter.end();
+    if let Some(exporter) = exporter {
+        exporter.end();
+    }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whoever sends sampled traces, where this build can and the plan asks for it.
-struct Exporter(#[cfg(feature = "otlp")] Option<crate::otlp::Exporter>);
-
-impl Exporter {
-    #[cfg(feature = "otlp")]
-    fn of(plan: &Plan) -> Result<Exporter, Failure> {
-        plan.otlp.as_ref().map(crate::otlp::Exporter::start).transpose().map(Exporter)
-    }
-
-    /// Lets the last spans go out, for a moment.
-    fn end(self) {
-        #[cfg(feature = "otlp")]
-        drop(self.0);
-    }
-
-    #[cfg(feature = "otlp")]
-    fn spans(&self) -> Option<Arc<Spans>> {
-        self.0.as_ref().map(crate::otlp::Exporter::spans)
-    }
-
-    /// The check of the configuration refused a plan that asks for it.
-    #[cfg(not(feature = "otlp"))]
-    fn of(_: &Plan) -> Result<Exporter, Failure> {
-        Ok(Exporter())
-    }
-
-    #[cfg(not(feature = "otlp"))]
-    fn spans(&self) -> Option<Arc<Spans>> {
-        None
-    }
 }
 
 /// Makes the service of a worker, which is confined from then on.
